@@ -1,0 +1,49 @@
+"""Contracts between data and tasks.
+
+Letters used in shapes: B batch, C channels, K classes, S all spatial axes, D H W the three spatial axes of a volume
+(D runs from inferior to superior, H from anterior to posterior, W from right to left), N cases.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NotRequired, TypedDict
+
+from torch import Tensor
+
+
+class Batch(TypedDict):
+    """What a data loader gives to a task.
+
+    Attributes:
+        image: ``(B, C, *S)`` float32, preprocessed intensities.
+        label: ``(B, *S)`` integers, class of each voxel, 0 is background.
+        subject: Case identifiers, one per item.
+        spacing: ``(B, dims)`` float, mm per voxel along each spatial axis.
+    """
+
+    image: Tensor
+    label: Tensor
+    subject: list[str]
+    spacing: NotRequired[Tensor]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a task must know of its data, and what a checkpoint carries along.
+
+    Args:
+        channels: Names of the image channels (modalities).
+        classes: Names of the classes; the first is background.
+        patch_size: Voxels of a training patch along each spatial axis.
+        spacing: Voxel size of the prepared images in mm along each spatial axis.
+        preprocessing: Settings and statistics that turn a raw image into a prepared one.
+    """
+
+    channels: list[str]
+    classes: list[str]
+    patch_size: list[int]
+    spacing: list[float] | None = None
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain types, fit for a checkpoint or JSON."""
+        return asdict(self)
