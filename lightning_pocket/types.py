@@ -4,10 +4,13 @@ Letters used in shapes: B batch, C channels, K classes, S all spatial axes, D H 
 (D runs from inferior to superior, H from anterior to posterior, W from right to left), N cases.
 """
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, NotRequired, TypedDict
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:  # preparing data must not wait for torch
+    from torch import Tensor
 
 
 class Batch(TypedDict):
@@ -17,13 +20,11 @@ class Batch(TypedDict):
         image: ``(B, C, *S)`` float32, preprocessed intensities.
         label: ``(B, *S)`` integers, class of each voxel, 0 is background.
         subject: Case identifiers, one per item.
-        spacing: ``(B, dims)`` float, mm per voxel along each spatial axis.
     """
 
     image: Tensor
     label: Tensor
     subject: list[str]
-    spacing: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
