@@ -19,7 +19,8 @@ class Batch(TypedDict):
     Attributes:
         image: ``(B, C, *S)`` float32, preprocessed intensities.
         label: ``(B, *S)`` integers, class of each voxel, 0 is background.
-        subject: Case identifiers, one per item.
+        subject: Case identifiers, one per item; an empty one marks an item that is repeated only to keep processes
+            in step, and is not counted.
     """
 
     image: Tensor

@@ -1,0 +1,72 @@
+"""Results of a test, one row per case."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_pocket.reports.tables import print_table
+
+Row = dict[str, Any]
+
+
+class CaseTable(Callback):
+    """Writes ``test/cases.csv`` in the run folder, prints it, and logs the means as ``test/...`` metrics."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._rows = []
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._rows.extend(outputs or [])
+
+    @override
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows = sorted(_gather(self._rows), key=lambda row: str(row["subject"]))
+        scores = [name for name in rows[0] if name.startswith("dice")] if rows else []
+        means = {name: fmean(row[name] for row in rows) for name in scores}
+        pl_module.log_dict({f"test/{name}": value for name, value in means.items()}, rank_zero_only=True)
+        if trainer.is_global_zero and rows:
+            path = Path(trainer.default_root_dir) / "test" / "cases.csv"
+            _write(path, rows)
+            shown = [[row["subject"], *(f"{row[name]:.4f}" for name in scores)] for row in rows]
+            shown.append([f"mean of {len(rows)}", *(f"{means[name]:.4f}" for name in scores)])
+            print_table(["case", *scores], shown, title="Dice on the prepared grid")
+            trainer.print(f"written: {path}")
+
+
+def _gather(rows: list[Row]) -> list[Row]:
+    """Return the rows of every process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    gathered: list[list[Row]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, rows)
+    return [row for part in gathered for row in part]
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)

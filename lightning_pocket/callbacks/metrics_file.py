@@ -1,0 +1,91 @@
+"""Metrics of a run as one CSV file that survives interruptions."""
+
+from __future__ import annotations
+
+import csv
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from typing_extensions import override
+
+
+class MetricsFile(Logger):
+    """Logger that keeps ``metrics.csv`` in the run folder, one row per step.
+
+    Lightning's CSV logger deletes the rows of earlier attempts when a run continues. This one reads them back, and
+    steps that are run again replace their rows.
+
+    Args:
+        save_dir: Folder of the file; the command line sets it to the run folder.
+        flush_s: Least seconds between two writes of the file.
+    """
+
+    def __init__(self, save_dir: str = ".", flush_s: float = 2.0) -> None:
+        super().__init__()
+        self._folder = Path(save_dir)
+        self._flush_s = flush_s
+        self._written = 0.0
+        self._rows: dict[int, dict[str, Any]] | None = None
+
+    @property
+    @override
+    def name(self) -> str:
+        return ""
+
+    @property
+    @override
+    def version(self) -> str:
+        return ""
+
+    @property
+    @override
+    def save_dir(self) -> str:
+        return str(self._folder)
+
+    @override
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``config.yaml`` in the same folder holds them."""
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self._rows is None:
+            self._rows = self._read()
+        number = 0 if step is None else step
+        self._rows.setdefault(number, {"step": number}).update(metrics)
+        if time.monotonic() - self._written > self._flush_s:
+            self.save()
+
+    @override
+    @rank_zero_only
+    def save(self) -> None:
+        if not self._rows:
+            return
+        columns = sorted({name for row in self._rows.values() for name in row} - {"step", "epoch"})
+        partial = self._path.with_suffix(".partial")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=["epoch", "step", *columns])
+            writer.writeheader()
+            writer.writerows(self._rows[number] for number in sorted(self._rows))
+        partial.replace(self._path)
+        self._written = time.monotonic()
+
+    @override
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "metrics.csv"
+
+    def _read(self) -> dict[int, dict[str, Any]]:
+        if not self._path.is_file():
+            return {}
+        with self._path.open(newline="") as file:
+            return {int(row["step"]): {k: v for k, v in row.items() if v} for row in csv.DictReader(file)}

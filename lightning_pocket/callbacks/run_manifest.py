@@ -1,0 +1,75 @@
+"""Everything needed to repeat a run, written beside its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from typing_extensions import override
+
+PACKAGES = ("lightning-pocket", "torch", "pytorch-lightning", "torchio", "SimpleITK", "numpy", "torchmetrics")
+
+
+class RunManifest(Callback):
+    """Writes ``manifest.json`` in the run folder: command, seed, versions, git commit, hardware, data, parameters."""
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module, finished=False)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module, finished=True)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer, pl_module: LightningModule, finished: bool) -> None:
+        network = getattr(pl_module, "network", pl_module)
+        content = {
+            "command": shlex.join(["pocket", *sys.argv[1:]]),
+            "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+            "git_commit": {"lightning_pocket": _git_commit(Path(__file__).parent), "folder": _git_commit(Path.cwd())},
+            "hardware": _hardware(),
+            "data": getattr(getattr(trainer, "datamodule", None), "record", {}),
+            "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "finished": finished,
+        }
+        path = Path(trainer.default_root_dir) / "manifest.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.replace(path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit(folder: Path) -> str | None:
+    """Return the commit that is checked out in a folder, with ``-dirty`` where files were changed; null outside git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+def _hardware() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpus": gpus}

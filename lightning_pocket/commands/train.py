@@ -1,0 +1,192 @@
+"""Train, validate and test through LightningCLI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from typing_extensions import override
+
+import lightning_pocket.callbacks
+import lightning_pocket.data.augment
+import lightning_pocket.data.sampling
+import lightning_pocket.data.volumes
+import lightning_pocket.losses
+import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
+from lightning_pocket.run_folder import RunFolder
+from lightning_pocket.errors import PocketError
+from lightning_pocket.launch import configs_folder, find_config
+from lightning_pocket.parsing import ShortUsage
+from lightning_pocket.tasks import BaseTask
+
+#: Messages of Lightning that advertise, or warn of what our configs do on purpose.
+NOISE = (
+    "args parameter is intended to run from within Python",
+    "does not have many workers",
+    "litlogger",
+    "litmodels",
+    "smaller than the logging interval",
+    "TPU available",
+    "exists and is not empty",  # a run that continues
+    "treespec, LeafSpec",
+    "`weights_only` was not set",
+)
+
+
+def train(arguments: list[str]) -> None:
+    """Run ``fit``, ``validate`` or ``test``.
+
+    Args:
+        arguments: The command's name and its options.
+
+    Raises:
+        PocketError: If the user must mend something.
+    """
+    _silence()
+    PocketCLI(
+        BaseTask,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_class=TrainingParser,
+        parser_kwargs={
+            name: {"default_config_files": [str(configs_folder() / "defaults.yaml")]} for name in PocketCLI.subcommands()
+        },
+        args=_with_configs(arguments),
+    )
+
+
+class TrainingParser(ShortUsage, LightningArgumentParser):
+    """Lightning's parser with a short usage line."""
+
+
+class PocketCLI(LightningCLI):
+    """LightningCLI in which each run has a folder, continues by itself, and is sized after its data."""
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        everything = LightningCLI.subcommands()
+        return {name: everything[name] for name in ("fit", "validate", "test")}
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder of the run, one per run.")
+        parser.add_argument("--fresh", type=bool, default=False, help="Delete the run in this folder and start over.")
+        network = "model.init_args.network.init_args"
+        parser.link_arguments("data.in_channels", f"{network}.in_channels", apply_on="instantiate")
+        parser.link_arguments("data.num_classes", f"{network}.out_channels", apply_on="instantiate")
+        parser.link_arguments("data.info", "model.init_args.dataset", apply_on="instantiate")
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let the checkpoint's hyper-parameters win over options without a word."""
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        options = self.config[self.subcommand]
+        self.run = RunFolder(Path(options.run_dir))
+        options.trainer.default_root_dir = options.run_dir
+        for logger in _as_list(options.trainer.logger):
+            logger.init_args.save_dir = options.run_dir
+        if self.subcommand == "fit":
+            self.run.begin(self._settings(), fresh=bool(options.fresh))
+        options.ckpt_path = self.run.checkpoint(self.subcommand, options.ckpt_path)
+
+    def before_fit(self) -> None:
+        """Check what would otherwise fail after hours, then record the config."""
+        _check_monitors(self.model, self.trainer.callbacks)
+        self.run.check_data(getattr(self.datamodule, "record", {}))
+        self.run.record(self._settings())
+        network = self.model.network
+        parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, unless the run is already finished."""
+        if self.run.finished:
+            self.trainer.print(f"{self.run.path}: already finished. `pocket test --run_dir {self.run.path}` scores it.")
+            return
+        if kwargs.get("ckpt_path"):
+            self.trainer.print(f"{self.run.path}: continuing from {kwargs['ckpt_path']}")
+        self.trainer.fit(**kwargs)
+        if self.trainer.interrupted:
+            raise KeyboardInterrupt
+        self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the config as plain values, without what does not change the result."""
+        parser = self._parser(self.subcommand)
+        text = parser.dump(self.config[self.subcommand], skip_link_targets=True, skip_none=False, format="yaml")
+        settings: dict[str, Any] = yaml.safe_load(text)
+        for key in ("config", "ckpt_path", "weights_only", "fresh"):
+            settings.pop(key, None)
+        return settings
+
+
+def _with_configs(arguments: list[str]) -> list[str]:
+    """Find configs by name, and put the saved config of the run before the options of ``test`` and ``validate``."""
+    expanded: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, separator, value = argument.partition("=")
+        if name == "--config":
+            value = value if separator else next(rest, "")
+            expanded.append(f"--config={find_config(value)}")
+        else:
+            expanded.append(argument)
+    if expanded[0] == "fit" or any(argument.startswith("--config=") for argument in expanded):
+        return expanded
+    saved = RunFolder(Path(_option(expanded, "--run_dir") or "runs/default")).config
+    if saved.is_file():
+        return [expanded[0], f"--config={saved}", *expanded[1:]]
+    if {"-h", "--help", "--print_config"} & {argument.partition("=")[0] for argument in expanded}:
+        return expanded
+    raise PocketError(f"--run_dir {saved.parent}: no run here (no {saved.name}). Train first with `pocket fit`.")
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+        if argument == name and position + 1 < len(arguments):
+            return arguments[position + 1]
+    return None
+
+
+def _check_monitors(task: BaseTask, callbacks: list[Any]) -> None:
+    monitors = {f"the monitor of {type(c).__name__}": c.monitor for c in callbacks if getattr(c, "monitor", None)}
+    if task.make_scheduler is not None:
+        monitors["model.init_args.monitor"] = task.monitor
+    for owner, name in monitors.items():
+        if name not in task.metric_names:
+            raise PocketError(
+                f"{owner}: no metric is called {name!r}. {type(task).__name__} logs {', '.join(task.metric_names)}."
+            )
+
+
+def _as_list(value: Any) -> list[Any]:
+    entries = value if isinstance(value, list) else [value]
+    return [entry for entry in entries if hasattr(entry, "init_args")]
+
+
+def _silence() -> None:
+    """Drop advertisements and warnings that no user can act on."""
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{re.escape(text)}")
+    quiet = logging.Filter()
+    quiet.filter = lambda record: not any(text in record.getMessage() for text in NOISE)  # type: ignore[method-assign]
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(quiet)
+    if rank_zero_only.rank:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")

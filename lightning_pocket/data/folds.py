@@ -1,0 +1,187 @@
+"""Which case belongs to which fold or split: read from a file, or made."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_pocket.data.storage import write_text
+from lightning_pocket.errors import PocketError
+
+SPLITS = ("train", "val", "test")
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Where one case belongs.
+
+    Args:
+        fold: Index of the cross-validation fold in which the case is held out, from 0; None for none.
+        split: "train", "val" or "test" where the data set fixes it; None where the folds decide.
+    """
+
+    fold: int | None = None
+    split: str | None = None
+
+
+def stem(name: str) -> str:
+    """Return a file name without folder and image suffix."""
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
+    suffix = next((s for s in IMAGE_SUFFIXES if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def parse_assignment(fold: str, split: str, where: str) -> Assignment:
+    """Turn the text of two table cells into an assignment.
+
+    Args:
+        fold: A number from 0, or blank.
+        split: "train", "val", "test", or blank.
+        where: Names file and line in errors.
+
+    Returns:
+        The assignment; blank cells give None.
+
+    Raises:
+        PocketError: If a cell holds something else.
+    """
+    fold, split = fold.strip(), split.strip()
+    if fold and not (fold.isascii() and fold.isdigit()):
+        raise PocketError(f"{where}: fold is '{fold}', expected a whole number from 0 or nothing.")
+    if split and split not in SPLITS:
+        raise PocketError(f"{where}: split is '{split}', expected one of {', '.join(SPLITS)} or nothing.")
+    return Assignment(int(fold) if fold else None, split or None)
+
+
+def read_folds(path: str | Path, subjects: Collection[str] = ()) -> dict[str, Assignment]:
+    """Read a CSV file of folds.
+
+    Args:
+        path: CSV file with a header: ``subject`` or ``file`` (folder, image suffix and nnU-Net's ``_0000`` are
+            dropped), and ``fold`` or ``split`` or both; other columns are ignored.
+        subjects: Known subjects; a file whose name without suffix is one of them keeps a trailing ``_0000``.
+
+    Returns:
+        The assignment of each subject, in the order of the file.
+
+    Raises:
+        PocketError: If the file cannot be read, lacks a column, repeats a subject, or holds a bad fold or split.
+    """
+    path = Path(path)
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PocketError(f"{path}: the fold file cannot be read ({error}).") from error
+    header = [name.strip() for name in rows[0]] if rows else []
+    key = next((name for name in ("subject", "file") if name in header), None)
+    if key is None or not {"fold", "split"} & set(header):
+        found = ", ".join(header) or "nothing"
+        raise PocketError(f"{path}: columns are {found}; expected 'subject' or 'file', and 'fold' or 'split' or both.")
+    folds: dict[str, Assignment] = {}
+    for number, cells in enumerate(rows[1:], start=2):
+        row = dict(zip(header, cells, strict=False))
+        if not any(cell.strip() for cell in cells):
+            continue
+        name = row.get(key, "").strip()
+        subject = _subject(name, subjects) if key == "file" else name
+        if subject in folds or not subject:
+            finding = f"subject '{subject}' appears twice" if subject else f"no {key} is given"
+            raise PocketError(f"{path}, line {number}: {finding}; give each subject one line.")
+        folds[subject] = parse_assignment(row.get("fold", ""), row.get("split", ""), f"{path}, line {number}")
+    return folds
+
+
+def _subject(file: str, subjects: Collection[str]) -> str:
+    name = stem(file)
+    return name if name in subjects else name.removesuffix("_0000")
+
+
+def match_folds(folds: Mapping[str, Assignment], subjects: Sequence[str], source: str) -> dict[str, Assignment]:
+    """Check that folds cover the subjects and nothing else.
+
+    Args:
+        folds: Assignment of each subject.
+        subjects: Subjects of the data set.
+        source: Names the file of the folds in errors.
+
+    Returns:
+        The same assignments in the order of ``subjects``.
+
+    Raises:
+        PocketError: If a subject is unknown, missing, or has neither fold nor split.
+    """
+    unknown = [subject for subject in folds if subject not in set(subjects)]
+    if unknown:
+        raise PocketError(f"{source}: {_listed(unknown)} not in the data set; remove the lines or mend the names.")
+    missing = [subject for subject in subjects if folds.get(subject, Assignment()) == Assignment()]
+    if missing:
+        raise PocketError(f"{source}: {_listed(missing)} without fold and split; give each case of the data set one.")
+    return {subject: folds[subject] for subject in subjects}
+
+
+def _listed(subjects: Sequence[str], most: int = 5) -> str:
+    names = ", ".join(f"'{subject}'" for subject in subjects[:most])
+    more = f" and {len(subjects) - most} more" if len(subjects) > most else ""
+    return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({names}{more})"
+
+
+def make_folds(
+    subjects: Iterable[str], num_folds: int, seed: int = 0, groups: Mapping[str, str] | None = None
+) -> dict[str, Assignment]:
+    """Deal subjects into folds of equal size.
+
+    The result depends on the names, not on their order. Groups are dealt largest first, each to the fold that is
+    smallest by then, so fold sizes differ by at most the size of the largest group (by one without groups).
+
+    Args:
+        subjects: Names of the subjects.
+        num_folds: Number of folds; 1 puts everything into fold 0.
+        seed: Changes who comes together.
+        groups: Group of a subject (a patient with several scans); a group is never split. Subjects that are not
+            listed are groups of their own.
+
+    Returns:
+        The fold of each subject, in the given order.
+
+    Raises:
+        PocketError: If there are fewer groups than folds.
+    """
+    subjects = list(subjects)
+    # A tuple keeps a subject without a group apart from a group of the same name.
+    group_of = {s: ("group", groups[s]) if groups and groups.get(s) else ("subject", s) for s in subjects}
+    sizes = Counter(group_of.values())
+    if not 1 <= num_folds <= len(sizes):
+        raise PocketError(
+            f"num_folds: {num_folds} folds of {len(sizes)} independent cases; set it from 1 to {len(sizes)}."
+        )
+
+    def order(group: tuple[str, str]) -> tuple[int, bytes]:
+        return -sizes[group], hashlib.sha256(f"{seed}\n{group[0]}\n{group[1]}".encode()).digest()
+
+    load = [0] * num_folds
+    fold_of: dict[tuple[str, str], int] = {}
+    for group in sorted(sizes, key=order):
+        fold_of[group] = load.index(min(load))
+        load[fold_of[group]] += sizes[group]
+    return {subject: Assignment(fold=fold_of[group_of[subject]]) for subject in subjects}
+
+
+def write_folds(path: Path, folds: Mapping[str, Assignment]) -> None:
+    """Write folds as CSV with the columns subject, fold, split.
+
+    Args:
+        path: File to write.
+        folds: Assignment of each subject; the order is kept.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["subject", "fold", "split"])
+    for subject, assignment in folds.items():
+        table.writerow([subject, "" if assignment.fold is None else assignment.fold, assignment.split or ""])
+    write_text(path, text.getvalue())

@@ -1,0 +1,58 @@
+"""Raw data sets, one layout per file; every layout named in ``__all__`` can be chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning_pocket.data.folds import IMAGE_SUFFIXES
+from lightning_pocket.errors import PocketError
+
+from .base import Case, Layout
+from .decathlon import Decathlon
+from .nnunet import NNUNet
+from .table import Table
+
+# Layouts are tried in this order: nnU-Net's version 1 also has the list `training` of the Decathlon.
+__all__ = ["NNUNet", "Decathlon", "Table", "Case", "Layout", "find_layout"]  # noqa: RUF022
+
+
+def layouts() -> dict[str, type[Layout]]:
+    """Return every layout by its name, in the order in which they are tried."""
+    found = [globals()[name] for name in __all__]
+    return {kind.name: kind for kind in found if isinstance(kind, type) and issubclass(kind, Layout) and kind != Layout}
+
+
+def find_layout(path: str | Path, layout: str = "auto") -> Layout:
+    """Open a raw data set.
+
+    Args:
+        path: Folder of the data set, or its CSV file.
+        layout: Name of the layout, or "auto" to find the one that matches.
+
+    Returns:
+        The data set.
+
+    Raises:
+        PocketError: If the path does not exist, holds no images, or no layout matches.
+    """
+    path = Path(path)
+    known = layouts()
+    if layout not in known and layout != "auto":
+        raise PocketError(f"layout: is '{layout}', expected auto or one of {', '.join(known)}.")
+    if not path.exists():
+        raise PocketError(f"{path}: no such file or folder; give the folder of the data set or its CSV file.")
+    kind = known.get(layout) or next((kind for kind in known.values() if kind.matches(path)), None)
+    if kind is None and path.is_dir() and not _holds_images(path):
+        raise PocketError(f"{path}: no images in this folder or below it; give the folder of the data set.")
+    if kind is None or (layout != "auto" and not kind.matches(path)):
+        tried = [kind] if kind else known.values()
+        expected = "; or ".join(f"{kind.name}: {kind.expects}" for kind in tried)
+        raise PocketError(f"{path}: no known layout of a data set; expected {expected}.")
+    found = kind(path)
+    if not found.cases():
+        raise PocketError(f"{path}: a data set of layout {found.name} without images; expected {found.expects}.")
+    return found
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(path.name.lower().endswith((*IMAGE_SUFFIXES, ".dcm", ".csv")) for path in folder.rglob("*"))

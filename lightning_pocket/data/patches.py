@@ -1,0 +1,156 @@
+"""The default patch source: reads only the voxels of a patch from the memory-mapped cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+import torchio as tio
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from .augment import to_subject
+from .cache import CachedCase
+from .sampling import PatchSampler, crop, patch_start
+
+Key = tuple[int, int]
+
+
+class Item(TypedDict):
+    """One patch or volume: ``image`` (C, D, H, W) float32, ``label`` (D, H, W) uint8, and the case it is from."""
+
+    image: Tensor
+    label: Tensor
+    subject: str
+
+
+class KeySampler(Sampler[Key]):
+    """Yields ``(epoch, index)`` keys, this process's share of them.
+
+    The key travels with each item to whichever worker makes it. So a patch depends on the seed, the epoch and the
+    index alone: not on the number of workers, nor on whether the run was interrupted.
+
+    Args:
+        length: Items per epoch over all processes.
+        epoch: Epoch to begin with; Lightning calls :meth:`set_epoch` afterwards.
+        rank: This process.
+        world_size: Number of processes. What does not divide evenly is left out, so that all take equal steps.
+    """
+
+    def __init__(self, length: int, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.length = length
+        self.epoch = epoch
+        self.rank = rank
+        self.world_size = world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin another epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Key]:
+        for index in range(len(self)):
+            yield self.epoch, index * self.world_size + self.rank
+
+    def __len__(self) -> int:
+        return self.length // self.world_size
+
+
+class PatchDataset(Dataset[Item]):
+    """Patches of the cached cases, each case visited equally often.
+
+    Args:
+        cases: Cases to draw from.
+        patch_size: Voxels of a patch along D, H, W.
+        sampler: Chooses where patches are cut.
+        transform: TorchIO transform of each patch.
+        seed: Together with epoch and index, decides everything random.
+        stream: Keeps the random numbers of training and validation apart.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[CachedCase],
+        patch_size: Sequence[int],
+        sampler: PatchSampler,
+        transform: tio.Transform | None = None,
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        self.cases = cases
+        self.patch_size = list(patch_size)
+        self.sampler = sampler
+        self.transform = transform
+        self.seed = seed
+        self.stream = stream
+
+    def __getitem__(self, key: Key) -> Item:
+        """Return the patch of ``(epoch, index)``."""
+        epoch, index = key
+        case = self.cases[self._case_index(epoch, index)]
+        rng = np.random.default_rng([self.seed, self.stream, epoch, index])
+        start = patch_start(self.sampler.centre(case.shape, case.foreground(), rng), case.shape, self.patch_size)
+        image = torch.from_numpy(crop(case.image(), start, self.patch_size))
+        label = torch.from_numpy(crop(case.label(), start, self.patch_size))
+        if self.transform is None:
+            return {"image": image, "label": label, "subject": case.subject}
+        with _torch_seed(int(rng.integers(2**63))):
+            subject = self.transform(to_subject(image, label, case.spacing, case.subject))
+        return from_subject(subject)
+
+    def _case_index(self, epoch: int, index: int) -> int:
+        block, place = divmod(index, len(self.cases))
+        order = np.random.default_rng([self.seed, self.stream, epoch, block, 1]).permutation(len(self.cases))
+        return int(order[place])
+
+
+class VolumeDataset(Dataset[Item]):
+    """Whole cached volumes: this process's share, in order.
+
+    Processes must take equally many steps, or they wait for each other for ever. Where the cases do not divide
+    evenly, a process repeats one under an empty identifier, which tells the task not to count it.
+
+    Args:
+        cases: Cases of all processes; at least one.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, cases: Sequence[CachedCase], rank: int = 0, world_size: int = 1) -> None:
+        self.share = list(cases[rank::world_size])
+        self.filler = cases[0]
+        self.length = -(-len(cases) // world_size)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Item:
+        """Return volume number ``index`` of the share."""
+        counted = index < len(self.share)
+        case = self.share[index] if counted else self.filler
+        image, label = torch.from_numpy(np.array(case.image())), torch.from_numpy(np.array(case.label()))
+        return {"image": image, "label": label, "subject": case.subject if counted else ""}
+
+
+def from_subject(subject: tio.Subject) -> Item:
+    """Return the tensors of a TorchIO subject made by :func:`to_subject`."""
+    image, label = subject["image"].data, subject["label"].data
+    return {"image": image.float(), "label": label[0].to(torch.uint8), "subject": subject["subject"]}
+
+
+class _torch_seed:
+    """Seeds torch's CPU generator, which TorchIO draws from, and puts it back afterwards.
+
+    ``torch.manual_seed`` would also reset the generators of every GPU.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.state = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.default_generator.set_state(self.state)

@@ -1,0 +1,222 @@
+"""Turns a raw image into a prepared one, and a prepared label back into a raw one.
+
+The order is that of PocketNet's reference pipeline: crop, resample, normalise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lightning_pocket.data.grid import Grid, triple
+from lightning_pocket.data.images import Volume
+from lightning_pocket.data.normalize import METHODS, Normalization, normalize
+from lightning_pocket.data.resample import Interpolation, resample_image, resample_label, resampled_grid
+from lightning_pocket.errors import PocketError
+
+NormalizationName = Literal["auto", "zscore", "nonzero_zscore", "foreground_zscore", "window", "none"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How raw images are prepared, as a user asks for it.
+
+    Args:
+        spacing: Voxel size in mm along (D, H, W), "median" of the data set, or "native" to resample nothing.
+        normalization: "zscore" (per image and channel), "nonzero_zscore" (the same over voxels that are not 0, which
+            stay 0), "foreground_zscore" (clip to the 0.5 and 99.5 percentiles of the labelled foreground of the whole
+            data set, then subtract its mean and divide by its std), "window" (clip to ``window`` and map it to
+            [0, 1]), "none", or "auto": "foreground_zscore" for a channel named CT, else "zscore".
+        window: Lowest and highest intensity of "window".
+        crop: "nonzero" cuts away the border where every channel is 0.
+        image_interpolation: Cubic "bspline" or "linear"; labels are always interpolated linearly, class by class.
+    """
+
+    spacing: Literal["median", "native"] | list[float] = "median"
+    normalization: NormalizationName = "auto"
+    window: list[float] | None = None
+    crop: Literal["none", "nonzero"] = "none"
+    image_interpolation: Interpolation = "bspline"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.spacing, list) and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+            raise PocketError(f"spacing: is {self.spacing}, expected three positive numbers in mm along D, H and W.")
+        if (self.normalization == "window") != (self.window is not None):
+            raise PocketError(
+                f"window: is {self.window} with normalization {self.normalization}; give [low, high] with "
+                "normalization window, and nothing otherwise."
+            )
+        if self.window is not None and (len(self.window) != 2 or self.window[0] >= self.window[1]):
+            raise PocketError(f"window: is {self.window}, expected [low, high] with low below high.")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The same in plain numbers, all that a lone image needs.
+
+    Args:
+        spacing: Voxel size in mm along (D, H, W) of prepared images; None keeps that of each image.
+        normalization: One per channel.
+        crop: As in ``Preprocessing``.
+        image_interpolation: As in ``Preprocessing``.
+        channels: Names of the channels.
+        label_values: Raw label value of each class index.
+    """
+
+    spacing: tuple[float, float, float] | None
+    normalization: tuple[Normalization, ...]
+    crop: Literal["none", "nonzero"]
+    image_interpolation: Interpolation
+    channels: tuple[str, ...]
+    label_values: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain types, fit for JSON and checkpoints."""
+        data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return data | {"normalization": [entry.to_dict() for entry in self.normalization]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Resolved:
+        """Undo ``to_dict``."""
+        return cls(
+            spacing=triple(data["spacing"]) if data["spacing"] else None,
+            normalization=tuple(Normalization(**entry) for entry in data["normalization"]),
+            crop=data["crop"],
+            image_interpolation=data["image_interpolation"],
+            channels=tuple(data["channels"]),
+            label_values=tuple(data["label_values"]),
+        )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a prepared image came from.
+
+    Args:
+        source: Grid of the raw image.
+        crop: First voxel along (D, H, W) of the part that was kept.
+        cropped_shape: Voxels along (D, H, W) of that part.
+        prepared: Grid of the prepared image.
+    """
+
+    source: Grid
+    crop: tuple[int, int, int]
+    cropped_shape: tuple[int, int, int]
+    prepared: Grid
+
+    @property
+    def cropped(self) -> Grid:
+        """Grid of the part of the raw image that was kept."""
+        return replace(self.source, shape=self.cropped_shape, origin=self.source.position(self.crop))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain types, fit for JSON."""
+        grids = {"source": self.source.to_dict(), "prepared": self.prepared.to_dict()}
+        return grids | {"crop": list(self.crop), "cropped_shape": list(self.cropped_shape)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Geometry:
+        """Undo ``to_dict``."""
+        source, prepared = Grid.from_dict(data["source"]), Grid.from_dict(data["prepared"])
+        (d, h, w), (depth, height, width) = data["crop"], data["cropped_shape"]
+        return cls(source, (d, h, w), (depth, height, width), prepared)
+
+
+def resolve(
+    settings: Preprocessing, fingerprint: Mapping[str, Any], channels: Sequence[str], labels: Mapping[int, str]
+) -> Resolved:
+    """Replace every name in the settings by numbers of the data set.
+
+    Args:
+        settings: What the user asks for.
+        fingerprint: From ``fingerprint.summarize``.
+        channels: Names of the channels.
+        labels: Name of the class of each raw label value; classes are numbered in the order of the values.
+
+    Returns:
+        The resolved settings.
+    """
+    spacing: Sequence[float] | None = settings.spacing if isinstance(settings.spacing, list) else None
+    if settings.spacing == "median":
+        spacing = fingerprint["spacing"]["median"]
+    normalization = []
+    for channel in channels:
+        name = settings.normalization
+        if name == "auto":
+            name = "foreground_zscore" if channel.upper() == "CT" else "zscore"
+        foreground = fingerprint["channels"][channel]["foreground"]
+        normalization.append(METHODS[name](foreground, settings.window))
+    return Resolved(
+        spacing=triple(spacing) if spacing else None,
+        normalization=tuple(normalization),
+        crop=settings.crop,
+        image_interpolation=settings.image_interpolation,
+        channels=tuple(channels),
+        label_values=tuple(sorted(labels)),
+    )
+
+
+def apply(
+    volume: Volume, label: np.ndarray | None, resolved: Resolved
+) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
+    """Prepare one image, with or without its label.
+
+    Args:
+        volume: Raw image, array ``(C, D, H, W)``.
+        label: Raw label values ``(D, H, W)`` on the same grid.
+        resolved: What to do.
+
+    Returns:
+        Image ``(C, D', H', W')`` float32; label ``(D', H', W')`` uint8 class indices, or None; and where they lie.
+
+    Raises:
+        PocketError: If the number of channels is not the one that was resolved.
+    """
+    if len(volume.array) != len(resolved.channels):
+        names = ", ".join(resolved.channels)
+        raise PocketError(f"image: has {len(volume.array)} channels, expected {len(resolved.channels)} ({names}).")
+    box = _nonzero_box(volume.array) if resolved.crop == "nonzero" else tuple(slice(0, n) for n in volume.grid.shape)
+    start, shape = tuple(part.start for part in box), tuple(part.stop - part.start for part in box)
+    kept = Geometry(volume.grid, start, shape, volume.grid).cropped
+    geometry = Geometry(volume.grid, start, shape, resampled_grid(kept, resolved.spacing))
+    channels = []
+    for voxels, normalization in zip(volume.array[:, *box], resolved.normalization, strict=True):
+        resampled = resample_image(voxels, kept, geometry.prepared, resolved.image_interpolation)
+        inside = None
+        if normalization.method == "nonzero_zscore":  # splines ring around 0: ask the raw voxels what is inside
+            inside = resample_label((voxels != 0).astype(np.uint8), kept, geometry.prepared) > 0
+        channels.append(normalize(resampled, normalization, inside))
+    prepared = None
+    if label is not None:
+        classes = np.searchsorted(resolved.label_values, label[box]).astype(np.uint8)
+        prepared = resample_label(classes, kept, geometry.prepared)
+    return np.stack(channels), prepared, geometry
+
+
+def restore(label: np.ndarray, geometry: Geometry) -> Volume:
+    """Bring a label on the prepared grid back to the grid of the raw image.
+
+    Args:
+        label: Class indices ``(D', H', W')``, such as a prediction.
+        geometry: What ``apply`` returned.
+
+    Returns:
+        Class indices ``(D, H, W)`` uint8 on the raw grid in LPS orientation, 0 where the image was cropped away;
+        ``images.write_volume`` writes it with the axis order of the raw file.
+    """
+    inner = resample_label(label.astype(np.uint8, copy=False), geometry.prepared, geometry.cropped)
+    whole = np.zeros(geometry.source.shape, np.uint8)
+    whole[tuple(slice(a, a + n) for a, n in zip(geometry.crop, geometry.cropped_shape, strict=True))] = inner
+    return Volume(whole, geometry.source)
+
+
+def _nonzero_box(image: np.ndarray) -> tuple[slice, slice, slice]:
+    occupied = (image != 0).any(axis=0)
+    box = []
+    for axis in range(3):
+        found = np.flatnonzero(occupied.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, occupied.shape[axis]))
+    return box[0], box[1], box[2]

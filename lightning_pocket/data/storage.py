@@ -1,0 +1,97 @@
+"""Files that are either whole or absent: everything is written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_pocket.errors import PocketError
+
+_PARTIAL = ".partial"
+
+
+def partial_path(path: Path) -> Path:
+    """Return the temporary name, in the same folder, under which ``path`` is written."""
+    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what killed runs left half-written directly inside ``folder``."""
+    for leftover in folder.glob(f".*{_PARTIAL}"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: File to write; missing folders are made.
+        text: Content, stored as UTF-8 with the line ends it has.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    partial.write_text(text, encoding="utf-8", newline="")
+    partial.replace(path)
+
+
+def to_json(data: Any) -> str:
+    """Return ``data`` as JSON with sorted keys: equal data give equal bytes."""
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as JSON, whole or not at all."""
+    write_text(path, to_json(data))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        PocketError: If the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PocketError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise PocketError(f"{path}: is not valid JSON ({error}). Mend or replace the file.") from error
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Open an array of the cache without reading it into memory.
+
+    Args:
+        path: A ``.npy`` file.
+
+    Returns:
+        A read-only memory map.
+
+    Raises:
+        PocketError: If the file is missing or damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise PocketError(f"{path}: missing or damaged ({error}). Run `pocket prepare` with --fresh.") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

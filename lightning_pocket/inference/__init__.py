@@ -1,0 +1,6 @@
+"""Prediction of whole images by networks that see patches."""
+
+from .importance import gaussian_importance
+from .sliding_window import SlidingWindow, window_starts
+
+__all__ = ["SlidingWindow", "gaussian_importance", "window_starts"]

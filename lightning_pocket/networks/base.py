@@ -1,0 +1,91 @@
+"""What every network promises."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lightning_pocket.errors import PocketError
+
+
+class Network(nn.Module, ABC):
+    """A network from ``(B, in_channels, *S)`` images to ``(B, out_channels, *S)`` logits.
+
+    Args:
+        in_channels: Channels of the input image.
+        out_channels: Channels of the output, one per class.
+        spatial_dims: 2 for slices, 3 for volumes.
+        divisor: Each spatial size of the input must be a multiple of it, axis by axis.
+
+    Raises:
+        PocketError: If there are no channels, or not one divisor per axis.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, divisor: tuple[int, ...]) -> None:
+        super().__init__()
+        for key, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels < 1:
+                raise PocketError(f"network.{key}: found {channels}, expected at least 1 channel.")
+        if len(divisor) != spatial_dims:
+            raise PocketError(f"network.divisor: found {divisor}, expected {spatial_dims} integers, one per axis.")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.spatial_dims = spatial_dims
+        self.divisor = divisor
+
+    @override
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits at full resolution.
+
+        Args:
+            x: ``(B, in_channels, *S)`` images.
+
+        Returns:
+            ``(B, out_channels, *S)``, the same in training and in evaluation.
+
+        Raises:
+            PocketError: If :meth:`check_input` refuses ``x``.
+        """
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """Return the logits of every head, for deep supervision.
+
+        Args:
+            x: ``(B, in_channels, *S)`` images.
+
+        Returns:
+            What :meth:`forward` returns, then logits at coarser and coarser resolutions, if the network has such heads.
+
+        Raises:
+            PocketError: If :meth:`check_input` refuses ``x``.
+        """
+        return [self(x)]
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise an error if the network cannot process these images.
+
+        Args:
+            x: Batch of images.
+
+        Raises:
+            PocketError: If the number of axes or of channels is wrong, or a spatial size is not a multiple of
+                ``divisor``.
+        """
+        shape = tuple(x.shape)
+        if len(shape) != self.spatial_dims + 2:
+            axes = "(B, C, H, W)" if self.spatial_dims == 2 else "(B, C, D, H, W)"
+            raise PocketError(
+                f"The input has shape {shape}, expected {axes}: network.spatial_dims is {self.spatial_dims}."
+            )
+        if shape[1] != self.in_channels:
+            raise PocketError(
+                f"The input has {shape[1]} channels, expected {self.in_channels}: set network.in_channels to "
+                f"{shape[1]}, or give the network {self.in_channels} of them."
+            )
+        size = shape[2:]
+        padded = tuple(-(-max(length, 1) // step) * step for length, step in zip(size, self.divisor, strict=True))
+        if size != padded:
+            raise PocketError(
+                f"The input has spatial size {size}, expected multiples of {self.divisor}. Pad it to {padded}."
+            )

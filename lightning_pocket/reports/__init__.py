@@ -1,0 +1,1 @@
+"""Read result files only; make tables, figures and pages of them."""

@@ -1,0 +1,39 @@
+"""Progress of long work: a bar on a terminal, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextlib.contextmanager
+def show_progress(description: str, total: int, lines: bool = False) -> Iterator[Callable[[], None]]:
+    """Show on standard error how much of some work is done.
+
+    Args:
+        description: What is being done, such as "preparing".
+        total: Number of steps.
+        lines: Where standard error is no terminal, print a line at every tenth of the work instead of nothing.
+
+    Yields:
+        A function to call after each step.
+    """
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda: bar.advance(task)
+        return
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if lines and done * 10 // total > (done - 1) * 10 // total:
+            print(f"{description} {done}/{total} cases", file=sys.stderr, flush=True)  # noqa: T201
+
+    yield advance

@@ -1,0 +1,135 @@
+"""The folder of a run: its config, its checkpoints, and whether it may continue."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lightning_pocket.errors import PocketError
+
+#: Settings that do not change what is learned: a run may continue with others.
+FREE = ("run_dir", "trainer.default_root_dir", "trainer.enable_progress_bar", "trainer.logger")
+
+
+class RunFolder:
+    """One run on disk::
+
+        config.yaml            every setting
+        manifest.json          versions, seed, git commit, data, whether it finished
+        metrics.csv            one row per step that logged something
+        checkpoints/last.ckpt  where the run continues
+        checkpoints/best.ckpt  the weights with the best monitored metric
+        test/cases.csv         one row per tested case
+
+    Args:
+        path: The folder; need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.manifest = path / "manifest.json"
+        self.last = path / "checkpoints" / "last.ckpt"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ran to its end."""
+        return bool(self._manifest().get("finished")) and self.last.is_file()
+
+    def begin(self, settings: dict[str, Any], fresh: bool = False) -> None:
+        """Make sure that the folder is free, or holds an attempt at the same run.
+
+        Args:
+            settings: Every setting of the run that is about to start.
+            fresh: Delete what is there.
+
+        Raises:
+            PocketError: If it holds a run with other settings; the differences are in the message.
+        """
+        if fresh:
+            self._delete()
+            return
+        if not self.config.is_file():
+            return
+        saved = yaml.safe_load(self.config.read_text())
+        different = _differences(_flatten(saved), _flatten(settings))
+        if different:
+            shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+            raise PocketError(
+                f"{self.path} holds a run with other settings ({shown}). Give the same settings to continue it, "
+                "--run_dir for a run of its own, or --fresh=true to delete it and start over."
+            )
+
+    def check_data(self, record: dict[str, Any]) -> None:
+        """Refuse to continue on other data than the run began with.
+
+        Args:
+            record: Hash and split of the data at hand.
+
+        Raises:
+            PocketError: If they are not those of the run.
+        """
+        before = self._manifest().get("data", {})
+        for key in ("hash", "split"):
+            if key in before and before[key] != record.get(key):
+                raise PocketError(
+                    f"{self.path}: the {'data' if key == 'hash' else 'split into training and test cases'} changed "
+                    "since this run began. Restore it, or start over with --fresh=true or another --run_dir."
+                )
+
+    @rank_zero_only
+    def record(self, settings: dict[str, Any]) -> None:
+        """Write ``config.yaml``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = self.config.with_suffix(".partial")
+        partial.write_text(yaml.safe_dump(settings, sort_keys=False))
+        partial.replace(self.config)
+
+    def checkpoint(self, command: str, given: str | None) -> str | None:
+        """Return the checkpoint that a command starts from.
+
+        Args:
+            command: ``fit`` continues from the last one; the others read the last one unless told.
+            given: ``last``, ``best`` or a path; null decides by the command.
+
+        Raises:
+            PocketError: If it does not exist or is not a checkpoint.
+        """
+        if command == "fit" and given is None:
+            return str(self.last) if self.last.is_file() else None
+        named = given in {None, "last", "best"}
+        path = self.last.with_name(f"{given or 'last'}.ckpt") if named else Path(str(given))
+        from lightning_pocket.tasks.loading import read_checkpoint
+
+        read_checkpoint(path)
+        return str(path)
+
+    @rank_zero_only
+    def _delete(self) -> None:
+        known = (self.config, self.manifest, self.last)
+        if self.path.is_dir() and any(self.path.iterdir()) and not any(file.exists() for file in known):
+            raise PocketError(f"--fresh: {self.path} does not look like a run, so it is not deleted. Choose another.")
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _manifest(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.manifest.read_text()) if self.manifest.is_file() else {}
+        return content
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        flat |= _flatten(entry, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _differences(saved: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    keys = [key for key in {**saved, **asked} if saved.get(key) != asked.get(key)]
+    return [f"{key}: {saved.get(key)} -> {asked.get(key)}" for key in keys if not key.startswith(FREE)]

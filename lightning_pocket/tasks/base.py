@@ -1,0 +1,66 @@
+"""What every task shares: a network, its optimizer, and checkpoints that describe themselves."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.optimizer import Optimizer
+from typing_extensions import override
+
+from lightning_pocket.networks.base import Network
+from lightning_pocket.types import DatasetInfo
+
+OptimizerCallable = Callable[[Any], Optimizer]
+SchedulerCallable = Callable[[Optimizer], LRScheduler]
+
+
+class BaseTask(LightningModule):
+    """Trains a network.
+
+    Args:
+        network: Maps images ``(B, C, *S)`` to logits.
+        dataset: The fields of ``DatasetInfo``: channels, classes, patch size, spacing, preprocessing. It travels in
+            the checkpoint, so that a checkpoint is all that prediction needs.
+        optimizer: Makes the optimizer of the network's parameters.
+        lr_scheduler: Makes the schedule of the learning rate; null keeps it constant.
+        lr_interval: Whether the schedule advances every epoch or every step.
+        monitor: Metric that a schedule of the plateau kind watches.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        dataset: dict[str, Any],
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: SchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        monitor: str = "val/loss",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.info = DatasetInfo(**dataset)
+        self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.monitor = monitor
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> list[str]:
+        """Names of every metric that the task logs, so that monitors can be checked before the first batch."""
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(self.network.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        schedule: dict[str, Any] = {"scheduler": self.make_scheduler(optimizer), "interval": self.lr_interval}
+        if isinstance(schedule["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
+            schedule["monitor"] = self.monitor
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

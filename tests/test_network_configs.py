@@ -1,0 +1,154 @@
+"""The shipped networks and presets against the papers' tables of parameters."""
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import PReLU
+from lightning_pocket.networks import Network
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "networks.json").read_text())
+NETWORKS = sorted(path.stem for path in (ROOT / "configs" / "networks").glob("*.yaml"))
+
+
+def network_overlay(preset: str) -> dict[str, Any]:
+    """Return what a preset says of the network."""
+    content = yaml.safe_load((ROOT / "configs" / "presets" / f"{preset}.yaml").read_text())
+    return content["model"]["init_args"]["network"]
+
+
+PRESETS = sorted(path.stem for path in (ROOT / "configs" / "presets").glob("*.yaml") if "network:" in path.read_text())
+
+
+class Holder:
+    """Takes a network as a task does."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+
+def parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Holder, "holder")
+    return parser
+
+
+def arguments(name: str, *presets: str, **settings: Any) -> list[str]:
+    """Return the command line of a shipped network, overlaid with presets and single settings."""
+    overlays = [json.dumps(network_overlay(preset)) for preset in presets]
+    init_args = {"in_channels": 1, "out_channels": 2, **settings}
+    return [
+        f"--holder.network={ROOT / 'configs' / 'networks' / name}.yaml",
+        *(f"--holder.network={overlay}" for overlay in overlays),
+        *(f"--holder.network.init_args.{key}={json.dumps(value)}" for key, value in init_args.items()),
+    ]
+
+
+def build(name: str, *presets: str, device: str = "meta", **settings: Any) -> Network:
+    config = parser().parse_args(arguments(name, *presets, **settings))
+    with torch.device(device):
+        return parser().instantiate(config).holder.network
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("row", GOLDEN["pocketnet_table_1"], ids=lambda row: "-".join(map(str, row.values())))
+def test_pocketnet_table_1(row: dict[str, Any]) -> None:
+    assert parameters(build(row["network"], row["preset"], in_channels=row["in_channels"])) == row["parameters"]
+
+
+@pytest.mark.parametrize("row", GOLDEN["pocketnet_depth_4"], ids=lambda row: "-".join(map(str, row.values())))
+def test_four_downsamplings(row: dict[str, Any]) -> None:
+    assert parameters(build(row["network"], row["preset"], depth=4)) == row["parameters"]
+
+
+@pytest.mark.parametrize("row", GOLDEN["pocketnet_table_4"], ids=lambda row: row["preset"])
+def test_pocketnet_table_4(row: dict[str, Any]) -> None:
+    assert parameters(build("unet", row["preset"])) == row["parameters"]
+    no_norm = {"class_path": "lightning_pocket.layers.NoNorm"}
+    assert parameters(build("unet", row["preset"], **{"layers.norm": no_norm})) == row["no_norm"]
+
+
+def test_a_ceiling_of_256() -> None:
+    assert parameters(build("unet", **{"widths.ceiling": 256})) == 24352514
+    assert parameters(build("unet", depth=4, **{"widths.ceiling": 256})) == 14977538
+
+
+@pytest.mark.parametrize(("classes", "expected"), GOLDEN["pocket_resnet_separable"].items())
+def test_separable_pocket_resnet(classes: str, expected: int) -> None:
+    assert parameters(build("resnet", "pocket", "separable", out_channels=int(classes))) == expected
+
+
+def test_grouped_pocket_unet() -> None:
+    convs = [(1, 32), (32, 32)] + [(32, 32)] * 10 + [(64, 32), (32, 32)] * 5
+    grouped = sum(i * min(8, i) * 27 + i + i * o + o + 2 * o for i, o in convs)
+    assert parameters(build("unet", "pocket", "grouped_8")) == grouped + 5 * (8 * 32 * 32 + 32) + (32 * 2 + 2)
+
+
+def test_full_undoes_pocket() -> None:
+    assert parameters(build("unet", "pocket", "full")) == parameters(build("unet")) == 90486274
+
+
+def test_deep_supervision_adds_two_heads() -> None:
+    assert parameters(build("unet", "deep_supervision")) == 90486274 + (64 * 2 + 2) + (128 * 2 + 2)
+
+
+@pytest.mark.parametrize(("name", "preset"), [("unet", "tensorflow"), ("resnet", "tensorflow_prelu")])
+def test_keras_defaults(name: str, preset: str) -> None:
+    network = build(name, preset, device="cpu", depth=1, **{"widths.base": 2})
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(0.001, 0.01)}
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
+    assert not any(conv.bias.any() for conv in convs)
+    slopes = [module.weight for module in network.modules() if isinstance(module, nn.PReLU)]
+    assert len(slopes) == (9 if name == "resnet" else 0)  # three per block
+    assert not any(slope.any() for slope in slopes)
+
+
+def test_tensorflow_presets_agree() -> None:
+    plain, prelu = (network_overlay(preset)["init_args"]["layers"] for preset in ("tensorflow", "tensorflow_prelu"))
+    assert prelu.pop("activation")["class_path"] == f"lightning_pocket.layers.{PReLU.__name__}"
+    assert plain == prelu
+
+
+def test_instance_norm_replaces_every_norm() -> None:
+    network = build("unet", "instance_norm")
+    assert parameters(network) == 90486274
+    assert sum(isinstance(module, nn.InstanceNorm3d) for module in network.modules()) == 22
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_in_2d(name: str) -> None:
+    network = build(name, "network_2d")
+    assert {value.ndim for value in network.parameters() if value.ndim > 1} == {4}
+    assert len(network.divisor) == 2
+
+
+def test_dense_blocks_refuse_groups() -> None:
+    # The second unit sees 1 + 32 channels.
+    with pytest.raises(PocketError, match="found 8, which does not divide the 33 input channels"):
+        build("densenet", "pocket", "grouped_8")
+
+
+PAIRS = [pair for pair in product(NETWORKS, PRESETS) if pair != ("densenet", "grouped_8")]
+
+
+@pytest.mark.parametrize(("name", "preset"), PAIRS)
+def test_every_preset_suits_every_network_and_survives_a_dump(name: str, preset: str) -> None:
+    config = parser().parse_args(arguments(name, preset))
+    again = parser().parse_string(parser().dump(config))
+    with torch.device("meta"):
+        first, second = (parser().instantiate(c).holder.network for c in (config, again))
+    assert repr(first) == repr(second)
