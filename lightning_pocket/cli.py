@@ -31,12 +31,22 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         _dispatch(arguments)
-    except PocketError as error:
-        print(f"pocket: error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("pocket: interrupted; the same command continues where it stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        mendable = _mendable(error)
+        if mendable is None:
+            raise
+        print(f"pocket: error: {mendable}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _mendable(error: BaseException | None) -> PocketError | None:
+    """Find our error among the causes: jsonargparse wraps what the classes of a config raise."""
+    while error is not None and not isinstance(error, PocketError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _dispatch(arguments: list[str]) -> None:

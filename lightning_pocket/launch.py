@@ -48,24 +48,23 @@ def find_config(name: str) -> Path:
     """Return the config file called ``name``.
 
     Args:
-        name: Path of a file, or the name of a shipped config with or without its folder and ``.yaml``.
+        name: Path of a file, or a shipped config: its path below ``configs``, or the bare name of an experiment or
+            preset; ``.yaml`` may be left out.
 
     Raises:
-        PocketError: If there is no such config, or several.
+        PocketError: If there is no such config.
     """
     if Path(name).is_file():
         return Path(name)
     root = configs_folder()
     wanted = name.removesuffix(".yaml")
-    shipped = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-    matches = [key for key in shipped if key == wanted or key.endswith(f"/{wanted}")]
-    if len(matches) == 1:
-        return shipped[matches[0]]
-    if matches:
-        raise PocketError(f"--config {name}: several shipped configs have this name: {', '.join(matches)}. Choose one.")
-    short = {key.rpartition("/")[2]: key for key in shipped} | {key: key for key in shipped}
-    close = [short[key] for key in difflib.get_close_matches(wanted, short, n=3, cutoff=0.5)]
-    hint = f"Did you mean {' or '.join(dict.fromkeys(close))}?" if close else f"Shipped ones are in {root}."
+    for folder in ("", "experiments/", "presets/"):
+        shipped = root / f"{folder}{wanted}.yaml"
+        if shipped.is_file():
+            return shipped
+    known = [path.stem for folder in ("experiments", "presets") for path in sorted((root / folder).glob("*.yaml"))]
+    close = difflib.get_close_matches(wanted, known, n=2, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Shipped ones are in {root}."
     raise PocketError(f"--config {name}: no such file, and no shipped config has this name. {hint}")
 
 

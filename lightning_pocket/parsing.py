@@ -1,27 +1,80 @@
-"""The argument parser of commands that do not train: an error is one line, not a page of usage."""
+"""Argument parsing with errors that say the one thing that matters."""
 
 from __future__ import annotations
 
+import argparse
+import difflib
+import inspect
+import re
 import sys
-from typing import IO, Any
+from importlib import import_module
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from typing_extensions import override
 
+#: Lines of jsonargparse's messages that tell a user nothing.
+_CLUTTER = re.compile(
+    r"Does not validate against any|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|For more details|tip:|"
+    r"Parser key|Problem with given class_path|Problem in dict_kwargs"
+)
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_REJECTED = re.compile(r"class_path '([\w.]+)'(?!.*class_path ')[^\n]*\n\s*Option '([\w.]+)' is not accepted", re.DOTALL)
+_GIVEN = re.compile(r"(?:Given value|Got value): (?!Namespace|NestedArg)(.{1,60})$", re.MULTILINE)
+_MAX_REASONS = 3
 
-class ShortUsage:
-    """Mixin: keeps an error's output to the line that matters."""
+
+class ClearErrors:
+    """Mixin for jsonargparse parsers: an error is a few lines, with a suggestion where a key is misspelt."""
 
     prog: str
+    exit_on_error: bool
+    _actions: list[argparse.Action]
 
-    def print_usage(self, file: IO[str] | None = None) -> None:
-        """Print where help is found instead of every option."""
-        print(f"usage: {self.prog} [OPTIONS]; `{self.prog} --help` explains them", file=file or sys.stdout)
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what was wrong and exit with status 2; jsonargparse's inner parsers raise instead."""
+        if not self.exit_on_error:
+            super().error(message, ex)  # type: ignore[misc]
+        name = self.prog.replace("[options] ", "")
+        known = [option for action in self._actions for option in action.option_strings]
+        print(f"{name}: error: {_condense(message, known)}", file=sys.stderr)
+        raise SystemExit(2)
 
 
-class Parser(ShortUsage, ArgumentParser):
-    """jsonargparse's parser with a short usage line."""
+class Parser(ClearErrors, ArgumentParser):
+    """Parser of the commands that do not train."""
 
     @override
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+
+
+def _condense(message: str, options: list[str]) -> str:
+    rejected = _REJECTED.search(message)
+    if rejected:
+        class_path, option = rejected.groups()
+        return f"{class_path} has no option {option!r}.{_suggestion(option, _parameters(class_path))}"
+    if message.startswith("unrecognized arguments: "):
+        option = message.split()[2].partition("=")[0]
+        return f"{message}.{_suggestion(option, options)}"
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+    reasons = list(dict.fromkeys(line[:300] for line in lines if not _CLUTTER.match(line))) or lines
+    given = _GIVEN.findall(message)
+    found = f"; found {given[-1]}" if given and not any("Got value" in reason for reason in reasons) else ""
+    key = ".".join(_KEY.findall(message))
+    return f"{key}: {'; '.join(reasons[:_MAX_REASONS])}{found}".removeprefix(": ")
+
+
+def _parameters(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    try:
+        return list(inspect.signature(getattr(import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return []
+
+
+def _suggestion(option: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(option, known, n=1)
+    if close:
+        return f" Did you mean {close[0]}?"
+    return f" It has {', '.join(known)}." if 0 < len(known) <= 12 else " See --help."

@@ -38,7 +38,7 @@ class Holder:
 
 def parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Holder, "holder")
+    parser.add_class_arguments(Holder, "holder", sub_configs=True)
     return parser
 
 

@@ -24,7 +24,7 @@ import lightning_pocket.networks  # noqa: F401 (configs name classes without the
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, find_config
-from lightning_pocket.parsing import ShortUsage
+from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.tasks import BaseTask
 
 #: Messages of Lightning that advertise, or warn of what our configs do on purpose.
@@ -67,8 +67,12 @@ def train(arguments: list[str]) -> None:
     )
 
 
-class TrainingParser(ShortUsage, LightningArgumentParser):
-    """Lightning's parser with a short usage line."""
+class TrainingParser(ClearErrors, LightningArgumentParser):
+    """Lightning's parser with clear errors, which does not complete abbreviated options."""
+
+    @override
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"allow_abbrev": False})
 
 
 class PocketCLI(LightningCLI):
@@ -120,15 +124,27 @@ class PocketCLI(LightningCLI):
             return
         if kwargs.get("ckpt_path"):
             self.trainer.print(f"{self.run.path}: continuing from {kwargs['ckpt_path']}")
-        self.trainer.fit(**kwargs)
+        try:
+            self.trainer.fit(**kwargs)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise PocketError(
+                f"{kwargs['ckpt_path']}: the checkpoint does not fit this network: "
+                f"{str(error).splitlines()[1].strip()} Give the settings it was trained with."
+            ) from error
         if self.trainer.interrupted:
             raise KeyboardInterrupt
         self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
 
+    def test(self, **kwargs: Any) -> None:
+        """Test, without the table of means that Lightning adds below ours."""
+        self.trainer.test(**kwargs | {"verbose": False})
+
     def _settings(self) -> dict[str, Any]:
         """Return the config as plain values, without what does not change the result."""
         parser = self._parser(self.subcommand)
-        text = parser.dump(self.config[self.subcommand], skip_link_targets=True, skip_none=False, format="yaml")
+        text = parser.dump(self.config[self.subcommand], skip_link_targets=True, skip_unset=False, format="yaml")
         settings: dict[str, Any] = yaml.safe_load(text)
         for key in ("config", "ckpt_path", "weights_only", "fresh"):
             settings.pop(key, None)
@@ -143,7 +159,7 @@ def _with_configs(arguments: list[str]) -> list[str]:
         name, separator, value = argument.partition("=")
         if name == "--config":
             value = value if separator else next(rest, "")
-            expanded.append(f"--config={find_config(value)}")
+            expanded.append(f"--config={_readable(find_config(value))}")
         else:
             expanded.append(argument)
     if expanded[0] == "fit" or any(argument.startswith("--config=") for argument in expanded):
@@ -154,6 +170,15 @@ def _with_configs(arguments: list[str]) -> list[str]:
     if {"-h", "--help", "--print_config"} & {argument.partition("=")[0] for argument in expanded}:
         return expanded
     raise PocketError(f"--run_dir {saved.parent}: no run here (no {saved.name}). Train first with `pocket fit`.")
+
+
+def _readable(config: Path) -> Path:
+    """Return the path of a config after making sure that it is YAML: later errors would not name the file."""
+    try:
+        yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PocketError(f"{config}: is not valid YAML: {' '.join(str(error).split())}") from error
+    return config
 
 
 def _option(arguments: list[str], name: str) -> str | None:

@@ -158,9 +158,18 @@ def read_dataset(path: Path) -> dict[str, Any]:
             f"{path}: not a complete cache (no dataset.json); run `pocket prepare DATA --output {path}` to the end."
         )
     data = read_json(path / "dataset.json")
-    if isinstance(data, dict) and data.get("format") == FORMAT:
-        return data
-    raise PocketError(f"{path}: not a cache of format {FORMAT}; run `pocket prepare` again with --fresh.")
+    if not is_dataset(data):
+        raise PocketError(f"{path}: not a cache; give the folder that `pocket prepare` was told to --output.")
+    if data["format"] != FORMAT:
+        raise PocketError(
+            f"{path}: cache of format {data['format']}, expected {FORMAT}; run `pocket prepare` again with --fresh."
+        )
+    return dict(data)
+
+
+def is_dataset(data: Any) -> bool:
+    """Tell whether this is the ``dataset.json`` of a cache: raw data sets have a file of the same name."""
+    return isinstance(data, dict) and {"format", "hash", "subjects", "settings"} <= set(data)
 
 
 def read_case(path: Path, subject: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lightning_pocket.data.fingerprint import Statistics, measure
 from lightning_pocket.data.images import Volume, read_label, read_volume
-from lightning_pocket.data.integrity import ImageError
+from lightning_pocket.data.integrity import FINITE_VALUES, ImageError
 from lightning_pocket.data.layouts import Case
 from lightning_pocket.errors import PocketError
 
@@ -116,8 +116,7 @@ def _image_faults(case: Case, image: np.ndarray, channels: Sequence[str]) -> lis
         file = str(case.images[index if len(case.images) > 1 else 0])
         bad = voxels.size - int(np.isfinite(voxels).sum())
         if bad:
-            finding = f"{bad:,} voxels of channel {name} are NaN or infinite"
-            faults.append(Fault(case.subject, file, finding, "replace them by the value of air, often 0"))
+            faults.append(Fault(case.subject, file, f"NaN or infinite voxels: {bad:,}", FINITE_VALUES))
         elif voxels.min() == voxels.max():
             finding = f"channel {name} is {voxels.flat[0]:g} everywhere"
             faults.append(Fault(case.subject, file, finding, "check the export of this image", "warning"))

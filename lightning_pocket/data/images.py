@@ -180,7 +180,9 @@ def to_itk(array: np.ndarray, grid: Grid) -> sitk.Image:
 
 
 def _read_oriented(path: Path, channels: int) -> Volume:
-    if not path.is_dir():  # refuse a long 4D file before its voxels are read
+    if path.is_file():
+        verify(path)
+        # A long 4D file is refused before its voxels are read.
         _require_channels(path, read_header(path), channels)
     image = _read_itk(path)
     _require_channels(path, _header_of(image), channels)
@@ -228,7 +230,6 @@ def _split(image: sitk.Image) -> list[sitk.Image]:
 def _read_itk(path: Path) -> sitk.Image:
     if not path.is_dir():
         with _one_line_errors(path):
-            verify(path)
             return sitk.ReadImage(str(path))
     files = series_files(path)
     reader = sitk.ImageSeriesReader()
@@ -253,4 +254,6 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         if "orthonormal" in lines[-1]:
             remedy = "resample it to perpendicular axes, or copy its qform to the sform if that one is right"
             raise ImageError(path, "its axes are not perpendicular (sheared sform)", remedy) from error
-        raise ImageError(path, f"cannot be read as an image ({lines[-1]})", INTACT_COPY) from error
+        unknown = "Unable to determine ImageIO" in lines[-1]
+        reason = "no known format" if unknown else lines[-1]
+        raise ImageError(path, f"cannot be read as an image ({reason})", INTACT_COPY) from error

@@ -83,9 +83,9 @@ class _Canvas:
         self.z, self.y, self.x = z + 2 * bend[0], y + bend[1], x + bend[2]
         self.signal = np.zeros(shape)
         self.label = np.zeros(shape, np.uint8)
-        self.texture = 0.04 * smooth_noise(rng, shape, 0.7)
+        self.texture = 0.03 * smooth_noise(rng, shape, 0.7)
         # Tissues differ a little from case to case.
-        self.dark, self.medium, self.grey, self.bright = np.array([0.25, 0.55, 0.75, 1.0]) + rng.uniform(-0.03, 0.03, 4)
+        self.dark, self.medium, self.grey, self.bright = np.array([0.22, 0.52, 0.75, 1.0]) + rng.uniform(-0.03, 0.03, 4)
 
     def paint(self, inside: Array, signal: float, label: int = 0) -> None:
         self.signal[inside] = signal + self.rng.uniform(-0.03, 0.03)
@@ -129,23 +129,23 @@ def _draw_organs(canvas: _Canvas) -> None:
     inner = canvas.cavity() < 0.68
     for _ in range(14):  # bowel
         centre = canvas.rng.uniform((-0.95, -0.5, -0.45), (0.1, -0.1, 0.45))
-        tissue = canvas.rng.choice([canvas.grey, canvas.grey, canvas.bright])
+        tissue = canvas.rng.choice([canvas.medium, canvas.grey, canvas.bright])
         canvas.paint(canvas.ellipsoid(centre, canvas.rng.uniform(0.09, 0.2, 3)) & inner, tissue)
     canvas.paint(canvas.ellipsoid((0.4, -0.25, 0.32), (0.4, 0.27, 0.22)) & inner, canvas.grey)  # stomach
     canvas.paint(canvas.ellipsoid((0.5, 0.15, 0.5), (0.3, 0.25, 0.13)) & inner, canvas.medium)  # spleen
     right = canvas.ellipsoid((0.4, -0.1, -0.36), (0.55, 0.45, 0.32))
     left = canvas.ellipsoid((0.5, -0.33, -0.05), (0.3, 0.22, 0.35))
     liver = (right | left) & inner
-    canvas.paint(liver, canvas.medium, _LIVER)
-    canvas.texture[liver] += 0.07 * smooth_noise(canvas.rng, canvas.shape, 1.2)[liver]
+    canvas.paint(liver, canvas.medium + 0.05, _LIVER)
+    canvas.texture[liver] += 0.1 * smooth_noise(canvas.rng, canvas.shape, 1.1)[liver]  # mottled, unlike muscle
 
 
 def _draw_kidneys(canvas: _Canvas) -> None:
     for side in (-1, 1):
         centre = np.array((-0.1, 0.2, side * 0.43)) + canvas.rng.uniform(-0.04, 0.04, 3)
-        place = np.linalg.norm(_scaled(canvas, centre, np.array((0.36, 0.2, 0.16)) * canvas.rng.uniform(0.9, 1.1)), axis=0)
+        place = np.linalg.norm(_scaled(canvas, centre, np.array((0.4, 0.22, 0.18)) * canvas.rng.uniform(0.9, 1.1)), axis=0)
         canvas.paint((place < 1.25) & (canvas.cavity() < 0.72), canvas.dark)  # fat around it
-        canvas.paint(place < 1, canvas.grey, _KIDNEYS)
+        canvas.paint(place < 1, canvas.grey + 0.1, _KIDNEYS)
         canvas.paint(place < 0.45, canvas.medium, _KIDNEYS)  # sinus
 
 
@@ -171,8 +171,8 @@ def _acquire(canvas: _Canvas) -> Array:
     """Return the image that a scanner would make of the tissues, int16."""
     rng = canvas.rng
     signal = _blur(canvas.signal + canvas.texture * (canvas.signal > 0), 0.5)
-    coil = np.exp(0.12 * smooth_noise(rng, canvas.shape, max(canvas.shape) / 4))
-    noise = rng.normal(0, 0.05, (2, *canvas.shape))
+    coil = np.exp(0.08 * smooth_noise(rng, canvas.shape, max(canvas.shape) / 4))
+    noise = rng.normal(0, 0.04, (2, *canvas.shape))
     magnitude = np.hypot(signal * coil + noise[0], noise[1])  # Rician, as in magnetic resonance
     return np.rint(rng.uniform(250, 350) * magnitude).astype(np.int16)
 

@@ -17,6 +17,7 @@ from lightning_pocket.data.normalize import METHODS, Normalization, normalize
 from lightning_pocket.data.resample import Interpolation, resample_image, resample_label, resampled_grid
 from lightning_pocket.errors import PocketError
 
+Size = tuple[int, int, int]
 NormalizationName = Literal["auto", "zscore", "nonzero_zscore", "foreground_zscore", "window", "none"]
 
 
@@ -103,8 +104,8 @@ class Geometry:
     """
 
     source: Grid
-    crop: tuple[int, int, int]
-    cropped_shape: tuple[int, int, int]
+    crop: Size
+    cropped_shape: Size
     prepared: Grid
 
     @property
@@ -178,10 +179,12 @@ def apply(
     if len(volume.array) != len(resolved.channels):
         names = ", ".join(resolved.channels)
         raise PocketError(f"image: has {len(volume.array)} channels, expected {len(resolved.channels)} ({names}).")
-    box = _nonzero_box(volume.array) if resolved.crop == "nonzero" else tuple(slice(0, n) for n in volume.grid.shape)
-    start, shape = tuple(part.start for part in box), tuple(part.stop - part.start for part in box)
+    start, shape = (0, 0, 0), volume.grid.shape
+    if resolved.crop == "nonzero":
+        start, shape = _nonzero_box(volume.array)
     kept = Geometry(volume.grid, start, shape, volume.grid).cropped
     geometry = Geometry(volume.grid, start, shape, resampled_grid(kept, resolved.spacing))
+    box = _slices(start, shape)
     channels = []
     for voxels, normalization in zip(volume.array[:, *box], resolved.normalization, strict=True):
         resampled = resample_image(voxels, kept, geometry.prepared, resolved.image_interpolation)
@@ -209,14 +212,19 @@ def restore(label: np.ndarray, geometry: Geometry) -> Volume:
     """
     inner = resample_label(label.astype(np.uint8, copy=False), geometry.prepared, geometry.cropped)
     whole = np.zeros(geometry.source.shape, np.uint8)
-    whole[tuple(slice(a, a + n) for a, n in zip(geometry.crop, geometry.cropped_shape, strict=True))] = inner
+    whole[_slices(geometry.crop, geometry.cropped_shape)] = inner
     return Volume(whole, geometry.source)
 
 
-def _nonzero_box(image: np.ndarray) -> tuple[slice, slice, slice]:
-    occupied = (image != 0).any(axis=0)
-    box = []
-    for axis in range(3):
-        found = np.flatnonzero(occupied.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, occupied.shape[axis]))
-    return box[0], box[1], box[2]
+def _slices(start: Size, shape: Size) -> tuple[slice, ...]:
+    return tuple(slice(first, first + count) for first, count in zip(start, shape, strict=True))
+
+
+def _nonzero_box(image: np.ndarray) -> tuple[Size, Size]:
+    """Return first voxel and shape of the smallest box outside of which every channel is 0."""
+    occupied = np.argwhere((image != 0).any(axis=0))
+    if not occupied.size:
+        return (0, 0, 0), image.shape[1:]
+    first, last = occupied.min(axis=0).tolist(), occupied.max(axis=0).tolist()
+    (d0, h0, w0), (d1, h1, w1) = first, last
+    return (d0, h0, w0), (d1 - d0 + 1, h1 - h0 + 1, w1 - w0 + 1)

@@ -174,7 +174,7 @@ class VolumeDataModule(LightningDataModule):
         if small and self._process()[0] == 0:
             log.warning(
                 "patch_size %s is larger than %d of the %d training images (one has %s voxels): they are padded with "
-                "zeros. `pocket plan` proposes a patch that fits.",
+                "zeros.",
                 _times(self.patch_size), len(small), len(shapes), _times(min(small)),
             )
 

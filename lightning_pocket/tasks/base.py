@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 from typing_extensions import override
 
+from lightning_pocket.errors import PocketError
 from lightning_pocket.networks.base import Network
 from lightning_pocket.types import DatasetInfo
 
@@ -45,6 +46,7 @@ class BaseTask(LightningModule):
         super().__init__()
         self.network = network
         self.info = DatasetInfo(**dataset)
+        _check_patch(self.info.patch_size, network.divisor)
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
@@ -64,3 +66,17 @@ class BaseTask(LightningModule):
         if isinstance(schedule["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
             schedule["monitor"] = self.monitor
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def _check_patch(patch_size: Sequence[int], divisor: Sequence[int]) -> None:
+    if len(patch_size) != len(divisor):
+        raise PocketError(
+            f"data.init_args.patch_size: {list(patch_size)} has {len(patch_size)} axes, but the network has "
+            f"spatial_dims {len(divisor)}. Give one size per axis."
+        )
+    fitting = [-(-size // step) * step for size, step in zip(patch_size, divisor, strict=True)]
+    if list(patch_size) != fitting:
+        raise PocketError(
+            f"data.init_args.patch_size: {list(patch_size)} does not fit the network, which takes multiples of "
+            f"{list(divisor)}. The next that fits is {fitting}."
+        )

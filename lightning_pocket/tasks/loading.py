@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ def load_task(path: str | Path) -> BaseTask:
     if not class_path:
         raise PocketError(f"{path}: the checkpoint does not say how to rebuild its network. Train with `pocket fit`.")
     # Called on a subclass, Lightning would silently build that class instead of the saved one.
-    task = LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        # Lightning advises against hyper-parameters that are modules; here they are what makes this work.
+        warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
+        task = LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     if not isinstance(task, BaseTask):
         raise PocketError(f"{path}: expected a task of lightning_pocket, found {class_path}.")
     return task.eval()

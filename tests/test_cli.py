@@ -1,0 +1,77 @@
+"""The command line before any command runs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_pocket.cli import main
+from lightning_pocket.errors import PocketError
+from lightning_pocket.launch import Run, configs_folder, find_config
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    code = (
+        "import sys; from lightning_pocket.cli import main; main(['--help']); "
+        "heavy = {'torch', 'torchio', 'pytorch_lightning', 'SimpleITK', 'jsonargparse', 'numpy'} & set(sys.modules); "
+        "print('heavy:', heavy or 'nothing')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "heavy: nothing" in result.stdout
+    for command in ("fit", "test", "check", "prepare", "plan", "demo"):
+        assert f"\n  {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "prepare", "plan", "compare", "synthesize", "demo"])
+def test_help_of_light_commands_does_not_import_torch(command):
+    code = (
+        "import sys; from lightning_pocket.cli import main\n"
+        f"try: main([{command!r}, '--help'])\n"
+        "except SystemExit as stop: print('status', stop.code)\n"
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("status 0\nFalse\n")
+    assert "Args:" not in result.stdout
+
+
+def test_a_misspelt_command_is_suggested(fails):
+    assert "Did you mean `pocket prepare`?" in fails(["prepar"])
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.startswith("lightning_pocket ")
+
+
+@pytest.mark.parametrize("path", sorted(configs_folder().rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_found_by_its_name_from_any_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = path.relative_to(configs_folder()).with_suffix("").as_posix()
+    assert find_config(name) == path
+    assert find_config(f"{name}.yaml") == path
+
+
+def test_a_file_comes_before_a_shipped_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pocket").write_text("seed_everything: 1\n")
+    assert find_config("pocket").read_text() == "seed_everything: 1\n"
+
+
+def test_a_config_that_does_not_exist_is_suggested():
+    with pytest.raises(PocketError, match="Did you mean pocket"):
+        find_config("pockett")
+
+
+def test_a_run_is_its_arguments():
+    run = Run(("a.yaml", "b"), {"trainer.max_epochs": 3, "fresh": True, "run_dir": "runs/x", "x": None, "y": [1, 2]})
+    assert run.argv() == [
+        "fit",
+        "--config=a.yaml",
+        "--config=b",
+        "--trainer.max_epochs=3",
+        "--fresh=true",
+        "--run_dir=runs/x",
+        "--x=null",
+        "--y=[1, 2]",
+    ]

@@ -1,0 +1,141 @@
+"""Training and testing through the command line."""
+
+import csv
+import json
+
+import pytest
+import torch
+import yaml
+
+from lightning_pocket.cli import main
+from lightning_pocket.errors import PocketError
+from lightning_pocket.metrics import dice_per_class
+from lightning_pocket.data.cache import Cache
+from lightning_pocket.tasks import SegmentationTask, load_task
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def run(options, tmp_path):
+    main(["fit", *options])
+    return tmp_path / "run"
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_fit_leaves_what_the_run_needs_to_be_repeated_and_test_scores_it(run, capsys):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["network"]["init_args"]["widths"] == {
+        "base": 4,
+        "doublings": 0,
+        "ceiling": None,
+    }
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["finished"] is True
+    assert manifest["seed"] == 0
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert len(manifest["data"]["hash"]) == 64
+    assert manifest["steps"] == 2 * (len(manifest["data"]["split"]["train"]) // 2 + len(manifest["data"]["split"]["train"]) % 2)
+    metrics = rows(run / "metrics.csv")
+    assert [row["epoch"] for row in metrics] == ["0", "1"]
+    assert all(0 < float(row["train/loss"]) < 1 for row in metrics)
+    assert float(metrics[-1]["profile/step_ms"]) > 0
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+
+    capsys.readouterr()
+    main(["test", f"--run_dir={run}"])
+    printed = capsys.readouterr().out
+    cases = rows(run / "test" / "cases.csv")
+    assert [case["subject"] for case in cases] == sorted(manifest["data"]["split"]["test"])
+    assert f"mean of {len(cases)}" in printed
+
+    # The table agrees with the network applied by hand.
+    task = load_task(run / "checkpoints" / "last.ckpt")
+    cache = Cache.open(manifest["data"]["cache"])
+    for case in cases:
+        cached = cache.case(case["subject"])
+        image = torch.from_numpy(cached.image().copy())[None]
+        with torch.inference_mode():
+            predicted = task.logits(image).argmax(1)
+        dice = dice_per_class(predicted, torch.from_numpy(cached.label().copy())[None], 3).scores[0]
+        assert float(case["dice_shell"]) == pytest.approx(dice[1].item(), abs=1e-6)
+        assert float(case["dice_core"]) == pytest.approx(dice[2].item(), abs=1e-6)
+        assert int(case["voxels_core"]) == int((cached.label() == 2).sum())
+
+
+def test_a_checkpoint_describes_itself(run):
+    task = load_task(run / "checkpoints" / "last.ckpt")
+    assert isinstance(task, SegmentationTask)
+    assert not task.training
+    assert task.info.classes == ["background", "shell", "core"]
+    assert task.info.patch_size == [8, 16, 16]
+    assert task.info.preprocessing["normalization"]
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[name], value) for name, value in task.state_dict().items())
+
+
+def test_options_win_over_the_checkpoint(run, options, fails):
+    message = fails(
+        ["fit", *options, "--run_dir=" + str(run) + "2", f"--ckpt_path={run}/checkpoints/last.ckpt",
+         "--model.init_args.network.init_args.widths.base=6"]
+    )
+    assert "does not fit this network" in message
+
+
+def test_a_finished_run_is_left_alone_and_fresh_starts_over(run, options, capsys):
+    last = run / "checkpoints" / "last.ckpt"
+    before = last.stat().st_mtime_ns
+    main(["fit", *options])
+    assert "already finished" in capsys.readouterr().out
+    assert last.stat().st_mtime_ns == before
+    main(["fit", *options, "--fresh=true"])
+    assert last.stat().st_mtime_ns > before
+
+
+def test_other_settings_are_refused_with_the_difference(run, options, fails):
+    message = fails(["fit", *options, "--model.init_args.optimizer.init_args.lr=0.01"])
+    assert "model.init_args.optimizer.init_args.lr: 0.001 -> 0.01" in message
+    assert "--fresh" in message
+
+
+def test_best_is_tested_on_request(run, capsys):
+    main(["test", f"--run_dir={run}", "--ckpt_path=best"])
+    assert "mean of" in capsys.readouterr().out
+
+
+def test_validate_repeats_the_last_epoch(run, capsys):
+    main(["validate", f"--run_dir={run}"])
+    expected = rows(run / "metrics.csv")[-1]["val/dice"]
+    assert expected[:8] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--config=full"],
+        ["--config=hrnet"],
+        ["--config=deep_supervision", "--config=dice_ce", "--model.init_args.network.init_args.deep_supervision=1"],
+        ["--config=queue", "--data.init_args.queue.num_workers=0"],
+        ["--config=validate_patches", "--config=strong_augmentation"],
+        ["--data.init_args.num_workers=2", "--trainer.precision=bf16-mixed"],
+    ],
+    ids=["full", "hrnet", "deep_supervision", "queue", "augmented", "workers"],
+)
+def test_variants_train(options, tmp_path, extra):
+    main(["fit", *options, *extra, "--trainer.max_epochs=1"])
+    assert float(rows(tmp_path / "run" / "metrics.csv")[-1]["train/loss"]) > 0
+
+
+def test_load_task_refuses_what_is_not_a_checkpoint(tmp_path):
+    with pytest.raises(PocketError, match="no such checkpoint"):
+        load_task(tmp_path / "no.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(PocketError, match="not a checkpoint"):
+        load_task(tmp_path / "text.ckpt")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
+    with pytest.raises(PocketError, match="not a checkpoint of lightning_pocket"):
+        load_task(tmp_path / "other.ckpt")
