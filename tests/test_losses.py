@@ -111,15 +111,30 @@ def test_ignored_voxels_contribute_nothing(make, ignore_index):
     assert torch.isfinite(all_ignored)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "joint"])
-def test_gradient_is_that_of_the_plain_formula(reduction):
+def plain_dice_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    p, t = logits.softmax(1), one_hot(label, 3).float()
+    dice = (2 * (p * t).sum((2, 3, 4)) + 1e-5) / ((p + t).sum((2, 3, 4)) + 1e-5)
+    return 1 - dice.mean() + F.cross_entropy(logits, label)
+
+
+def plain_l2(logits: Tensor, label: Tensor, axes: tuple[int, ...]) -> Tensor:
+    p, t = logits.softmax(1), one_hot(label, 3).float()
+    return (((t - p) ** 2).sum(axes) / ((t**2).sum(axes) + (p**2).sum(axes))).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "plain"),
+    [
+        (L2Dice(), lambda x, y: plain_l2(x, y, (2, 3, 4))),
+        (L2Dice("joint"), lambda x, y: plain_l2(x, y, (1, 2, 3, 4))),
+        (DiceCrossEntropy(), plain_dice_cross_entropy),
+    ],
+)
+def test_gradient_is_that_of_the_plain_formula(loss, plain):
     logits, label = random_case()
     logits.requires_grad_()
-    p, t = logits.softmax(1), one_hot(label, 3).float()
-    axes = (2, 3, 4) if reduction == "mean" else (1, 2, 3, 4)
-    plain = (((t - p) ** 2).sum(axes) / ((t**2).sum(axes) + (p**2).sum(axes))).mean()
-    (expected,) = torch.autograd.grad(plain, logits)
-    (found,) = torch.autograd.grad(L2Dice(reduction)(logits, label), logits)
+    (expected,) = torch.autograd.grad(plain(logits, label), logits)
+    (found,) = torch.autograd.grad(loss(logits, label), logits)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
 
 

@@ -109,6 +109,23 @@ def test_processes_are_joined_and_repeated_cases_count_once():
     assert here.predicted_foreground == (predicted > 0).sum() + (predicted[0] > 0).sum()
 
 
+def test_a_process_without_cases_joins_with_states_that_fit():
+    idle, busy = CaseDice(4), CaseDice(4)
+    busy.update(random_labels(), random_labels(seed=1))
+    remote = iter(
+        [torch.cat(getattr(busy, name)) for name in ("subject", "predicted_voxels", "label_voxels", "overlap")]
+    )
+
+    def gather(mine: Tensor, **_) -> list[Tensor]:
+        theirs = next(remote)
+        assert (len(mine), mine.shape[1:], mine.dtype) == (0, theirs.shape[1:], theirs.dtype)
+        return [mine, theirs]
+
+    idle.dist_sync_fn, idle.distributed_available_fn = gather, lambda: True
+    with pytest.warns(UserWarning, match="before the ``update`` method"):
+        assert torch.equal(idle.compute(), busy.compute())
+
+
 def test_collapse_to_background_shows_and_reset_forgets():
     metric = CaseDice(3)
     metric.update(torch.zeros(1, 4, 4, dtype=torch.uint8), torch.ones(1, 4, 4, dtype=torch.uint8))
@@ -138,3 +155,14 @@ def test_no_case_is_nan():
 def test_bad_input_is_named(call, message):
     with pytest.raises(PocketError, match=message):
         call()
+
+
+def test_items_that_only_keep_processes_in_step_are_not_counted():
+    label = torch.tensor([[[0, 1], [1, 1]], [[0, 1], [0, 0]]])
+    metric = CaseDice(2)
+    metric.update(label, label, ["a", "b"])
+    metric.update(torch.zeros_like(label), label, ["", ""])
+    assert metric.compute().item() == 1.0
+    only = CaseDice(2)
+    only.update(label, label, ["", ""])
+    assert only.compute().isnan().all()

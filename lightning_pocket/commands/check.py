@@ -22,7 +22,8 @@ def check(data: str, layout: str = "auto", classes: str | None = None, workers: 
         data: Folder of the data set, or its CSV file.
         layout: decathlon, nnunet, table, or auto to find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
-            with background first; NAME=VALUE sets another value. Needed where the data set declares no labels.
+            with background first; NAME=VALUE sets another value. By default what the data set declares, and any value
+            where it declares nothing.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
 
     Raises:

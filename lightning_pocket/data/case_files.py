@@ -142,7 +142,9 @@ def prepare_case(task: PrepareTask) -> None:
     image, label, geometry = apply(volume, read_label(case.label).array, task.resolved)
     if label is None:  # never: a label was given
         raise PocketError(f"{case.label}: gave no label.")
-    class_voxels = np.bincount(label.reshape(-1), minlength=len(task.resolved.label_values))
+    values, counts = np.unique(label, return_counts=True)
+    class_voxels = np.zeros(len(task.resolved.label_values), np.int64)
+    class_voxels[values] = counts
     record = {
         "shape": list(label.shape),
         "spacing": list(geometry.prepared.spacing),

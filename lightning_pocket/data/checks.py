@@ -82,7 +82,7 @@ def inspect(case: Case, channels: Sequence[str], labels: Mapping[int, str] | Non
         faults += _grid_faults(case, image, label)
     statistics = None
     if image is not None and label is not None and not any(fault.severity == "error" for fault in faults):
-        statistics = measure(image.array, label.array.astype(np.int64), image.spacing, case.subject)
+        statistics = measure(image.array, label.array.astype(np.uint8), image.spacing, case.subject)
     return Inspection(case.subject, faults, statistics)
 
 

@@ -222,9 +222,9 @@ def _slices(start: Size, shape: Size) -> tuple[slice, ...]:
 
 def _nonzero_box(image: np.ndarray) -> tuple[Size, Size]:
     """Return first voxel and shape of the smallest box outside of which every channel is 0."""
-    occupied = np.argwhere((image != 0).any(axis=0))
-    if not occupied.size:
+    occupied = (image != 0).any(axis=0)
+    if not occupied.any():
         return (0, 0, 0), image.shape[1:]
-    first, last = occupied.min(axis=0).tolist(), occupied.max(axis=0).tolist()
-    (d0, h0, w0), (d1, h1, w1) = first, last
+    along = [np.flatnonzero(occupied.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    (d0, d1), (h0, h1), (w0, w1) = ((int(found[0]), int(found[-1])) for found in along)
     return (d0, h0, w0), (d1 - d0 + 1, h1 - h0 + 1, w1 - w0 + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -124,14 +124,22 @@ class CaseDice(Metric):
         self.overlap.append(dice.overlap[counted])
 
     @override
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Join the processes; one that has seen no case joins with empty states of the right shape."""
+        if len(self.subject) == 0:
+            counts = torch.zeros(0, self.num_classes, dtype=torch.int64, device=self.device)
+            self.subject.append(counts.new_zeros(0))
+            for state in (self.predicted_voxels, self.label_voxels, self.overlap):
+                state.append(counts)
+        super().sync(*args, **kwargs)
+
+    @override
     def compute(self) -> Tensor:
         """Return the mean over cases of each foreground class.
 
         Returns:
             ``(K - 1,)`` float32; NaN where there was no case.
         """
-        if len(self.subject) == 0:  # not `if not`: it is a tensor once processes are joined
-            return torch.full((self.num_classes - 1,), torch.nan, device=self.device)
         subject_N = dim_zero_cat(self.subject)
         unnamed_N = _UNNAMED - torch.arange(len(subject_N), device=subject_N.device)
         cases, case_N = torch.unique(torch.where(subject_N == _UNNAMED, unnamed_N, subject_N), return_inverse=True)

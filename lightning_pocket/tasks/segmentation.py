@@ -69,9 +69,8 @@ class SegmentationTask(BaseTask):
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self.logits(batch["image"])
-        if not all(batch["subject"]):
-            return
-        self.val_loss.update(self.loss(logits, batch["label"]))
+        counted = sum(map(bool, batch["subject"]))
+        self.val_loss.update(self.loss(logits, batch["label"]), weight=float(counted))
         self.val_dice.update(logits.argmax(1), batch["label"], batch["subject"])
 
     @override

@@ -1,0 +1,86 @@
+"""A killed run continues and ends with the same weights."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+
+from lightning_pocket.cli import main
+from lightning_pocket.launch import program
+
+pytestmark = pytest.mark.e2e
+
+#: Dropout, a schedule that acts at once, and augmentation: everything that could come out differently.
+DELICATE = [
+    "--config=strong_augmentation",
+    "--trainer.max_epochs=4",
+    "--data.init_args.patches_per_epoch=24",
+    "--model.init_args.network.init_args.layers.dropout=0.2",
+    "--model.init_args.lr_scheduler.init_args.patience=0",
+    "--model.init_args.lr_scheduler.init_args.threshold=10",  # nothing counts as progress
+]
+
+
+def state(run_dir):
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    moments = [value for entry in checkpoint["optimizer_states"][0]["state"].values() for value in entry.values()]
+    rate = checkpoint["optimizer_states"][0]["param_groups"][0]["lr"]
+    return [*checkpoint["state_dict"].values(), *moments], rate, checkpoint["epoch"], checkpoint["global_step"]
+
+
+def kill_after_first_checkpoint(arguments, run_dir):
+    process = subprocess.Popen([*program(), *arguments], start_new_session=True, stderr=subprocess.DEVNULL)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 50
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return last
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_ends_bit_equal_to_an_uninterrupted_one(options, tmp_path, workers, capsys):
+    arguments = ["fit", *options, *DELICATE, f"--data.init_args.num_workers={workers}"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    last = kill_after_first_checkpoint([*arguments, f"--run_dir={killed}"], killed)
+    interrupted_at = torch.load(last, weights_only=True)["epoch"]
+    assert interrupted_at < 4
+
+    main([*arguments, f"--run_dir={whole}"])
+    capsys.readouterr()
+    main([*arguments, f"--run_dir={killed}"])
+    assert "continuing from" in capsys.readouterr().out
+
+    expected, found = state(whole), state(killed)
+    assert all(torch.equal(a, b) for a, b in zip(expected[0], found[0], strict=True))
+    assert expected[1:] == found[1:]
+    assert expected[1] < 0.001  # the schedule did act
+    assert expected[2] == 4
+    drop = {"profile/data_wait_share", "profile/step_ms", "profile/step_p95_ms"}
+    assert metrics(whole, drop) == metrics(killed, drop)
+
+
+def metrics(run_dir, drop):
+    header, *lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
+    kept = [index for index, name in enumerate(header) if name not in drop]
+    return [[row[index] for index in kept] for row in [header, *lines]]
+
+
+def test_two_processes_share_the_work_and_report_every_case_once(options, tmp_path):
+    parallel = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for command in (["fit", *options, *parallel], ["test", f"--run_dir={tmp_path / 'run'}"]):
+        result = subprocess.run([*program(), *command], capture_output=True, text=True, env=environment, check=False)
+        assert result.returncode == 0, result.stderr[-2000:]
+    import json
+
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    split = manifest["data"]["split"]
+    assert manifest["finished"] is True
+    assert manifest["steps"] == 2 * -(-(len(split["train"]) // 2) // 2)  # two epochs of half the patches, two a step
+    rows = (tmp_path / "run" / "test" / "cases.csv").read_text().splitlines()[1:]
+    assert sorted(row.split(",")[0] for row in rows) == sorted(split["test"])
