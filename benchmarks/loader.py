@@ -1,6 +1,6 @@
 """Patches per second of the two patch sources, reading the same cache, interleaved in one run.
 
-    python benchmarks/loader.py CACHE [--patch 128] [--batches 16] [--rounds 3] [--output benchmarks/results/loader.json]
+    python benchmarks/loader.py CACHE [--patch 128] [--batches 16] [--rounds 3] [--output FILE.json]
 
 CACHE is what ``pocket prepare`` wrote. The memory-mapped source and TorchIO's Queue (8 samples per volume, length 32,
 each with 0 and 2 workers) take turns. Only ratios within one run mean anything.
@@ -95,7 +95,7 @@ def main() -> None:
             start = time.perf_counter()
             batches = loader(source, cache, options.patch, workers, transform, options.batches * BATCH)
             runs[variant].append(measure(iter(batches), start))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "augmentation": "paper" if augmented else "none",
             "source": source,

@@ -19,7 +19,9 @@ _CLUTTER = re.compile(
     r"Parser key|Problem with given class_path|Problem in dict_kwargs"
 )
 _KEY = re.compile(r'Parser key "([^"]+)"')
-_REJECTED = re.compile(r"class_path '([\w.]+)'(?!.*class_path ')[^\n]*\n\s*Option '([\w.]+)' is not accepted", re.DOTALL)
+_REJECTED = re.compile(
+    r"class_path '([\w.]+)'(?!.*class_path ')[^\n]*\n\s*Option '([\w.]+)' is not accepted", re.DOTALL
+)
 _GIVEN = re.compile(r"(?:Given value|Got value): (?!Namespace|NestedArg)(.{1,60})$", re.MULTILINE)
 _MAX_REASONS = 3
 
@@ -34,7 +36,7 @@ class ClearErrors:
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what was wrong and exit with status 2; jsonargparse's inner parsers raise instead."""
         if not self.exit_on_error:
-            super().error(message, ex)  # type: ignore[misc]
+            super().error(message, ex)
         name = self.prog.replace("[options] ", "")
         known = [option for action in self._actions for option in action.option_strings]
         print(f"{name}: error: {_condense(message, known)}", file=sys.stderr)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_pocket.errors import PocketError
 
@@ -17,7 +17,9 @@ FREE = ("run_dir", "trainer.default_root_dir", "trainer.enable_progress_bar", "t
 
 
 class RunFolder:
-    """One run on disk::
+    """One run on disk.
+
+    ::
 
         config.yaml            every setting
         manifest.json          versions, seed, git commit, data, whether it finished
@@ -62,7 +64,7 @@ class RunFolder:
             shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
             raise PocketError(
                 f"{self.path} holds a run with other settings ({shown}). Give the same settings to continue it, "
-                "--run_dir for a run of its own, or --fresh=true to delete it and start over."
+                "--run_dir for a run of its own, or --fresh to delete it and start over."
             )
 
     def check_data(self, record: dict[str, Any]) -> None:
@@ -79,7 +81,7 @@ class RunFolder:
             if key in before and before[key] != record.get(key):
                 raise PocketError(
                     f"{self.path}: the {'data' if key == 'hash' else 'split into training and test cases'} changed "
-                    "since this run began. Restore it, or start over with --fresh=true or another --run_dir."
+                    "since this run began. Restore it, or start over with --fresh or another --run_dir."
                 )
 
     @rank_zero_only
@@ -90,7 +92,7 @@ class RunFolder:
         partial.write_text(yaml.safe_dump(settings, sort_keys=False))
         partial.replace(self.config)
 
-    def checkpoint(self, command: str, given: str | None) -> str | None:
+    def checkpoint(self, command: str | None, given: str | None) -> str | None:
         """Return the checkpoint that a command starts from.
 
         Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its own name for itself)
+import SimpleITK as sitk
 
 SHAPE = (10, 14, 12)
 SPACING = (2.0, 1.0, 1.5)

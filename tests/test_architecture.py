@@ -91,7 +91,9 @@ def test_median_file_is_short():
     assert statistics.median(len(path.read_text().splitlines()) for path in modules()) <= MAX_MEDIAN
 
 
-@pytest.mark.parametrize("package", ["layers", "networks", "losses", "metrics", "inference", "tasks", "callbacks", "data"])
+@pytest.mark.parametrize(
+    "package", ["layers", "networks", "losses", "metrics", "inference", "tasks", "callbacks", "data"]
+)
 def test_every_public_name_exists_and_is_documented(package):
     module = __import__(f"lightning_pocket.{package}", fromlist=["__all__"])
     assert module.__all__ == sorted(module.__all__, key=lambda name: (name[0].islower(), name))

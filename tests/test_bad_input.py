@@ -66,7 +66,7 @@ def test_fresh_does_not_delete_a_folder_that_is_no_run(options, fails, tmp_path)
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    message = fails(["fit", *options, f"--run_dir={precious}", "--fresh=true"])
+    message = fails(["fit", *options, f"--run_dir={precious}", "--fresh"])
     assert "does not look like a run" in message
     assert (precious / "thesis.txt").read_text() == "years of work"
 

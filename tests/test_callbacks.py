@@ -20,7 +20,7 @@ class Line(LightningModule):
         self.nan_at, self.sleep_s = nan_at, sleep_s
         self.drawn: list[float] = []
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch):
         import time
 
         self.drawn.append(torch.rand(1).item())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 (its own name for itself)
+import SimpleITK as sitk
 from datasets import make_case, to_itk, write_decathlon, write_dicom, write_image, write_nnunet, write_table
 
 from lightning_pocket.cli import main

@@ -1,6 +1,5 @@
 """Every shipped experiment builds with every preset."""
 
-
 import pytest
 import yaml
 
@@ -16,12 +15,21 @@ PRESETS = [p for p in sorted((configs_folder() / "presets").glob("*.yaml")) if p
 def build(monkeypatch, blobs_cache):
     """Parse and instantiate as ``pocket fit`` does, without training."""
     built = {}
-    monkeypatch.setattr(PocketCLI, "_run_subcommand", lambda self, name: built.update(model=self.model, data=self.datamodule))
+    monkeypatch.setattr(
+        PocketCLI, "_run_subcommand", lambda self, _name: built.update(model=self.model, data=self.datamodule)
+    )
 
     def run(*configs):
-        train(["fit", *[f"--config={config}" for config in configs], f"--data.init_args.cache={blobs_cache}",
-               "--data.init_args.patch_size=[64,64,64]", "--model.init_args.network.init_args.widths.base=2",
-               "--run_dir=never_written"])
+        train(
+            [
+                "fit",
+                *[f"--config={config}" for config in configs],
+                f"--data.init_args.cache={blobs_cache}",
+                "--data.init_args.patch_size=[64,64,64]",
+                "--model.init_args.network.init_args.widths.base=2",
+                "--run_dir=never_written",
+            ]
+        )
         return built
 
     return run

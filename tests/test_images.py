@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 (its own name for itself)
+import SimpleITK as sitk
 from datasets import make_case, to_itk, write_dicom, write_image
 
 from lightning_pocket.data.images import Volume, read_header, read_label, read_volume, source_files, write_volume

@@ -119,9 +119,9 @@ def test_overlay_can_be_read_and_edits_are_kept(tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(command)
-    assert f"{file}: exists with another content; use --fresh=true" in capsys.readouterr().err
+    assert f"{file}: exists with another content; use --fresh" in capsys.readouterr().err
     assert "batch_size: 1" in file.read_text()
-    main([*command, "--fresh=true"])
+    main([*command, "--fresh"])
     assert file.read_text() == text
 
 

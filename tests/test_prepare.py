@@ -196,12 +196,12 @@ def test_changed_settings_are_refused_line_by_line(data: Path, cache: Path, caps
     before = contents(cache)
     output = refused(capsys, data, cache, "--spacing", "[1,1,1]", "--crop", "nonzero", "--seed", "7")
     lines = output.splitlines()
-    assert "was prepared otherwise; use --fresh=true to prepare it again or choose another --output" in lines[0]
+    assert "was prepared otherwise; use --fresh to prepare it again or choose another --output" in lines[0]
     assert "  crop: none -> nonzero" in lines
     assert "  spacing: median -> [1.0, 1.0, 1.0]" in lines
     assert any(line.startswith("  folds: case case_") for line in lines)
     assert contents(cache) == before
-    prepare(data, cache, "--spacing", "[1,1,1]", "--fresh=true")
+    prepare(data, cache, "--spacing", "[1,1,1]", "--fresh")
     assert Cache.open(cache).spacing == [1, 1, 1]
     assert Cache.open(cache).case("case_0").shape == (20, 14, 18)
 
@@ -220,9 +220,9 @@ def test_changed_inputs_are_refused(data: Path, cache: Path, capsys: Capture) ->
     assert "case case_2: in the cache -> not in the data set" in output
     assert "file of case case_1: " in output
     assert "content changed" in output
-    with pytest.raises(PocketError, match=r"stale, since .*case_1.nii.gz \(case case_1\) has changed.*--fresh=true"):
+    with pytest.raises(PocketError, match=r"stale, since .*case_1.nii.gz \(case case_1\) has changed.*--fresh"):
         Cache.open(cache)
-    main(["prepare", str(data), "--output", str(cache), "--num_folds", "2", "--fresh=true"])
+    main(["prepare", str(data), "--output", str(cache), "--num_folds", "2", "--fresh"])
     assert Cache.open(cache).hash != first
     assert sorted(path.name for path in (cache / "cases").iterdir()) == ["case_0", "case_1"]
 
@@ -248,11 +248,11 @@ def test_absent_incomplete_and_foreign_folders(data: Path, cache: Path, tmp_path
     with pytest.raises(PocketError, match="not a cache; give the folder"):
         Cache.open(data)
     before = contents(data)
-    assert "exists and is not a cache" in refused(capsys, data, data, "--fresh=true")  # would delete the raw data set
+    assert "exists and is not a cache" in refused(capsys, data, data, "--fresh")  # would delete the raw data set
     assert contents(data) == before
     (tmp_path / "other" / "cases").mkdir(parents=True)
     (tmp_path / "other" / "thesis.txt").touch()
-    assert "exists and is not a cache" in refused(capsys, data, tmp_path / "other", "--fresh=true")
+    assert "exists and is not a cache" in refused(capsys, data, tmp_path / "other", "--fresh")
     with pytest.raises(SystemExit):
         main(["prepare", str(data)])
     assert "output: is missing" in capsys.readouterr().err

@@ -73,5 +73,5 @@ def test_a_case_without_foreground_is_sampled_uniformly():
 
 
 def test_a_probability_is_checked():
-    with pytest.raises(PocketError, match="from 0 to 1, got 1.5"):
+    with pytest.raises(PocketError, match=r"from 0 to 1, got 1\.5"):
         ForegroundSampler(1.5)

@@ -8,9 +8,9 @@ import torch
 import yaml
 
 from lightning_pocket.cli import main
+from lightning_pocket.data.cache import Cache
 from lightning_pocket.errors import PocketError
 from lightning_pocket.metrics import dice_per_class
-from lightning_pocket.data.cache import Cache
 from lightning_pocket.tasks import SegmentationTask, load_task
 
 pytestmark = pytest.mark.e2e
@@ -39,7 +39,9 @@ def test_fit_leaves_what_the_run_needs_to_be_repeated_and_test_scores_it(run, ca
     assert manifest["seed"] == 0
     assert manifest["versions"]["torch"] == torch.__version__
     assert len(manifest["data"]["hash"]) == 64
-    assert manifest["steps"] == 2 * (len(manifest["data"]["split"]["train"]) // 2 + len(manifest["data"]["split"]["train"]) % 2)
+    assert manifest["steps"] == 2 * (
+        len(manifest["data"]["split"]["train"]) // 2 + len(manifest["data"]["split"]["train"]) % 2
+    )
     metrics = rows(run / "metrics.csv")
     assert [row["epoch"] for row in metrics] == ["0", "1"]
     assert all(0 < float(row["train/loss"]) < 1 for row in metrics)
@@ -80,8 +82,13 @@ def test_a_checkpoint_describes_itself(run):
 
 def test_options_win_over_the_checkpoint(run, options, fails):
     message = fails(
-        ["fit", *options, "--run_dir=" + str(run) + "2", f"--ckpt_path={run}/checkpoints/last.ckpt",
-         "--model.init_args.network.init_args.widths.base=6"]
+        [
+            "fit",
+            *options,
+            "--run_dir=" + str(run) + "2",
+            f"--ckpt_path={run}/checkpoints/last.ckpt",
+            "--model.init_args.network.init_args.widths.base=6",
+        ]
     )
     assert "does not fit this network" in message
 
@@ -92,11 +99,12 @@ def test_a_finished_run_is_left_alone_and_fresh_starts_over(run, options, capsys
     main(["fit", *options])
     assert "already finished" in capsys.readouterr().out
     assert last.stat().st_mtime_ns == before
-    main(["fit", *options, "--fresh=true"])
+    main(["fit", *options, "--fresh"])
     assert last.stat().st_mtime_ns > before
 
 
-def test_other_settings_are_refused_with_the_difference(run, options, fails):
+@pytest.mark.usefixtures("run")
+def test_other_settings_are_refused_with_the_difference(options, fails):
     message = fails(["fit", *options, "--model.init_args.optimizer.init_args.lr=0.01"])
     assert "model.init_args.optimizer.init_args.lr: 0.001 -> 0.01" in message
     assert "--fresh" in message

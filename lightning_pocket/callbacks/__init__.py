@@ -9,4 +9,13 @@ from .metrics_file import MetricsFile
 from .run_manifest import RunManifest
 from .step_time import StepTime
 
-__all__ = ["BestCheckpoint", "CaseTable", "EpochSeed", "FiniteLoss", "LastCheckpoint", "MetricsFile", "RunManifest", "StepTime"]
+__all__ = [
+    "BestCheckpoint",
+    "CaseTable",
+    "EpochSeed",
+    "FiniteLoss",
+    "LastCheckpoint",
+    "MetricsFile",
+    "RunManifest",
+    "StepTime",
+]

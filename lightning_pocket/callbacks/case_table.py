@@ -36,7 +36,7 @@ class CaseTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._rows.extend(outputs or [])
+        self._rows.extend(outputs["rows"])
 
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -46,6 +46,6 @@ class FiniteLoss(Callback):
         self._pending = None
         if not finite:
             raise PocketError(
-                f"the loss is not finite at step {step}; the batch held {', '.join(subjects)}. Look at these cases with "
-                "`pocket check`, lower the learning rate, or set trainer.gradient_clip_val."
+                f"the loss is not finite at step {step}; the batch held {', '.join(subjects)}. Look at these cases "
+                "with `pocket check`, lower the learning rate, or set trainer.gradient_clip_val."
             )

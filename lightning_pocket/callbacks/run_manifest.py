@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 PACKAGES = ("lightning-pocket", "torch", "pytorch-lightning", "torchio", "SimpleITK", "numpy", "torchmetrics")

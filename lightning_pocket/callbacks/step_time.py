@@ -41,9 +41,8 @@ class StepTime(Callback):
         if self._ended is not None and self._seen >= self.warmup:
             self._waited_s += self._started - self._ended
         if pl_module.device.type == "cuda":
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            self._events.append((start, end))
+            self._events.append((_event(), _event()))
+            self._events[-1][0].record()
 
     @override
     def on_train_batch_end(
@@ -78,3 +77,7 @@ class StepTime(Callback):
             "profile/step_p95_ms": float(np.percentile(self.step_ms, 95)),
             "profile/data_wait_share": self._waited_s / self._total_s if self._total_s else 0.0,
         }
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

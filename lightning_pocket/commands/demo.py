@@ -11,7 +11,7 @@ from lightning_pocket.commands.compare import compare
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.data.phantoms import best_intensity_dice
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import Run, program
+from lightning_pocket.launch import Option, Run, program
 
 
 def demo(output: str = "demo", cases: int = 20, epochs: int = 12, base: int = 8, seed: int = 0) -> None:
@@ -39,7 +39,7 @@ def demo(output: str = "demo", cases: int = 20, epochs: int = 12, base: int = 8,
     runs = []
     for preset in ("full", "pocket"):
         run_dir = str(folder / preset)
-        options = {
+        options: dict[str, Option] = {
             "trainer.max_epochs": epochs,
             "model.init_args.network.init_args.widths.base": base,
             "seed_everything": seed,
@@ -64,4 +64,6 @@ def _run(arguments: list[str]) -> None:
 def _intensity_only(folder: Path) -> float:
     cache = Cache.open(folder)
     cases = [cache.case(subject) for subject in cache.subjects]
-    return best_intensity_dice([case.image()[0] for case in cases], [case.label() for case in cases], len(cache.classes))
+    return best_intensity_dice(
+        [case.image()[0] for case in cases], [case.label() for case in cases], len(cache.classes)
+    )

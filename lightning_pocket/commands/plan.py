@@ -39,7 +39,7 @@ def plan(
     text = to_yaml(proposed, opened, max_patch, batch_voxels)
     path = Path(output)
     if path.exists() and not fresh and path.read_text(encoding="utf-8") != text:
-        raise PocketError(f"{path}: exists with another content; use --fresh=true to overwrite it or another --output.")
+        raise PocketError(f"{path}: exists with another content; use --fresh to overwrite it or another --output.")
     write_text(path, text)
     rows = [
         ("patch D x H x W (voxels)", " x ".join(map(str, proposed.patch_size))),

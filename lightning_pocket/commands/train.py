@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import yaml
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 import lightning_pocket.callbacks
@@ -21,10 +19,10 @@ import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses
 import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
-from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, find_config
 from lightning_pocket.parsing import ClearErrors
+from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.tasks import BaseTask
 
 #: Messages of Lightning that advertise, or warn of what our configs do on purpose.
@@ -61,7 +59,8 @@ def train(arguments: list[str]) -> None:
         auto_configure_optimizers=False,
         parser_class=TrainingParser,
         parser_kwargs={
-            name: {"default_config_files": [str(configs_folder() / "defaults.yaml")]} for name in PocketCLI.subcommands()
+            name: {"default_config_files": [str(configs_folder() / "defaults.yaml")]}
+            for name in PocketCLI.subcommands()
         },
         args=_with_configs(arguments),
     )
@@ -87,7 +86,9 @@ class PocketCLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder of the run, one per run.")
-        parser.add_argument("--fresh", type=bool, default=False, help="Delete the run in this folder and start over.")
+        parser.add_argument(
+            "--fresh", type=bool, default=False, nargs="?", const=True, help="Delete this run and start it over."
+        )
         network = "model.init_args.network.init_args"
         parser.link_arguments("data.in_channels", f"{network}.in_channels", apply_on="instantiate")
         parser.link_arguments("data.num_classes", f"{network}.out_channels", apply_on="instantiate")
@@ -110,7 +111,7 @@ class PocketCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check what would otherwise fail after hours, then record the config."""
-        _check_monitors(self.model, self.trainer.callbacks)
+        _check_monitors(self.model, self.trainer.callbacks)  # type: ignore[attr-defined]
         self.run.check_data(getattr(self.datamodule, "record", {}))
         self.run.record(self._settings())
         network = self.model.network
@@ -213,5 +214,3 @@ def _silence() -> None:
     quiet = logging.Filter()
     quiet.filter = lambda record: not any(text in record.getMessage() for text in NOISE)  # type: ignore[method-assign]
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(quiet)
-    if rank_zero_only.rank:
-        os.environ.setdefault("PYTHONWARNINGS", "ignore")

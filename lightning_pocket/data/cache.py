@@ -107,7 +107,7 @@ class Cache:
                 if is_changed(source):
                     raise PocketError(
                         f"{path}: stale, since {source['path']} (case {subject}) has changed after it was prepared; "
-                        "restore the file or run `pocket prepare` again with --fresh=true."
+                        "restore the file or run `pocket prepare` again with --fresh."
                     )
         keys = ("channels", "classes", "spacing", "preprocessing", "hash", "subjects", "fingerprint")
         return cls(path=path, folds=read_folds(path / "folds.csv"), **{key: data[key] for key in keys})
@@ -162,7 +162,7 @@ def read_dataset(path: Path) -> dict[str, Any]:
         raise PocketError(f"{path}: not a cache; give the folder that `pocket prepare` was told to --output.")
     if data["format"] != FORMAT:
         raise PocketError(
-            f"{path}: cache of format {data['format']}, expected {FORMAT}; run `pocket prepare` with --fresh=true."
+            f"{path}: cache of format {data['format']}, expected {FORMAT}; run `pocket prepare` with --fresh."
         )
     return dict(data)
 

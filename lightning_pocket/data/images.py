@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its own name for itself)
+import SimpleITK as sitk
 
 from lightning_pocket.data.folds import IMAGE_SUFFIXES
 from lightning_pocket.data.grid import Grid

@@ -95,7 +95,7 @@ class PatchDataset(Dataset[Item]):
         label = torch.from_numpy(crop(case.label(), start, self.patch_size))
         if self.transform is None:
             return {"image": image, "label": label, "subject": case.subject}
-        with _torch_seed(int(rng.integers(2**63))):
+        with _TorchSeed(int(rng.integers(2**63))):
             subject = self.transform(to_subject(image, label, case.spacing, case.subject))
         return from_subject(subject)
 
@@ -139,7 +139,7 @@ def from_subject(subject: tio.Subject) -> Item:
     return {"image": image.float(), "label": label[0].to(torch.uint8), "subject": subject["subject"]}
 
 
-class _torch_seed:
+class _TorchSeed:
     """Seeds torch's CPU generator, which TorchIO draws from, and puts it back afterwards.
 
     ``torch.manual_seed`` would also reset the generators of every GPU.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its own name for itself)
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from lightning_pocket.data.grid import Grid
@@ -145,7 +145,8 @@ class _Canvas:
         self.label = np.zeros(shape, np.uint8)
         self.texture = 0.03 * _smooth_noise(rng, shape, 0.7)
         # Tissues differ a little from case to case.
-        self.dark, self.medium, self.grey, self.bright = np.array([0.22, 0.52, 0.75, 1.0]) + rng.uniform(-0.03, 0.03, 4)
+        tissues = np.array([0.2, 0.5, 0.7, 0.9, 1.15]) + rng.uniform(-0.03, 0.03, 5)
+        self.dark, self.medium, self.grey, self.bright, self.vivid = tissues
 
     def paint(self, inside: Array, signal: float, label: int = 0) -> None:
         self.signal[inside] = signal + self.rng.uniform(-0.03, 0.03)
@@ -189,7 +190,7 @@ def _draw_organs(canvas: _Canvas) -> None:
     rng = canvas.rng
     inner = canvas.trunk() < 0.68
     for _ in range(14):  # bowel
-        tissue = rng.choice([canvas.medium, canvas.grey, canvas.bright])
+        tissue = rng.choice([canvas.grey, canvas.bright, canvas.vivid])
         centre, radii = rng.uniform((-0.95, -0.5, -0.45), (0.1, -0.1, 0.45)), rng.uniform(0.09, 0.2, 3)
         canvas.paint((canvas.ellipsoid(centre, radii) < 1) & inner, tissue)
     stomach = canvas.ellipsoid((0.4, -0.25, 0.32), (0.4, 0.27, 0.22)) < 1
@@ -208,7 +209,7 @@ def _draw_kidneys(canvas: _Canvas) -> None:
     for side in (-0.43, 0.43):
         kidney = canvas.ellipsoid((-0.1, 0.2, side), (0.4, 0.22, 0.18))
         canvas.paint((kidney < 1.25) & inner, canvas.dark)  # the fat around it
-        canvas.paint((kidney < 1) & inner, canvas.grey + 0.1, _KIDNEYS)
+        canvas.paint((kidney < 1) & inner, canvas.vivid, _KIDNEYS)
         canvas.paint(kidney < 0.45, canvas.medium, _KIDNEYS)  # sinus
 
 

@@ -103,7 +103,7 @@ def is_up_to_date(preparation: Preparation, output: Path) -> bool:
     if found:
         lines = "\n".join(f"  {line}" for line in found)
         raise PocketError(
-            f"{output}: was prepared otherwise; use --fresh=true to prepare it again or choose another --output. "
+            f"{output}: was prepared otherwise; use --fresh to prepare it again or choose another --output. "
             f"What differs:\n{lines}"
         )
     return True

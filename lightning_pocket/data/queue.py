@@ -59,6 +59,7 @@ class QueuePatches(Dataset[Item]):
     ) -> None:
         transforms = [_PadTo(patch_size), *([transform] if transform else [])]
         subjects = tio.SubjectsDataset([_lazy_subject(case) for case in cases], transform=tio.Compose(transforms))
+        self.subject_sampler: DistributedSampler[tio.Subject]
         self.subject_sampler = DistributedSampler(subjects, world_size, rank, drop_last=world_size > 1)
         self.queue = tio.Queue(
             subjects,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its own name for itself)
+import SimpleITK as sitk
 
 from lightning_pocket.data.grid import Grid, Triple, triple
 from lightning_pocket.data.images import to_itk

@@ -88,7 +88,7 @@ def load_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise PocketError(f"{path}: missing or damaged ({error}). Run `pocket prepare` with --fresh=true.") from error
+        raise PocketError(f"{path}: missing or damaged ({error}). Run `pocket prepare` with --fresh.") from error
 
 
 def sha256(path: Path) -> str:

@@ -113,9 +113,7 @@ class VolumeDataModule(LightningDataModule):
         cases = self._cases(self.split.train)
         rank, world_size = self._process()
         if self.patch_source == "queue":
-            patches = QueuePatches(
-                cases, self.patch_size, self.sampler, self.transform, self.queue, rank, world_size
-            )
+            patches = QueuePatches(cases, self.patch_size, self.sampler, self.transform, self.queue, rank, world_size)
             return self._loader(patches, QueueSampler(patches), num_workers=0)
         dataset = PatchDataset(cases, self.patch_size, self.sampler, self.transform, _seed())
         epoch = self.trainer.current_epoch if self.trainer else 0
@@ -144,7 +142,12 @@ class VolumeDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _volumes(self, cases: list[CachedCase]) -> DataLoader[Item]:
-        return DataLoader(VolumeDataset(cases, *self._process()), batch_size=1, num_workers=self.num_workers, generator=torch.Generator())
+        return DataLoader(
+            VolumeDataset(cases, *self._process()),
+            batch_size=1,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),
+        )
 
     def _loader(
         self, dataset: Dataset[Item], sampler: Sampler[Any], num_workers: int | None = None
@@ -170,12 +173,17 @@ class VolumeDataModule(LightningDataModule):
 
     def _say_if_padded(self) -> None:
         shapes = [case.shape for case in self._cases(self.split.train)]
-        small = [shape for shape in shapes if any(side < size for side, size in zip(shape, self.patch_size, strict=True))]
+        small = [
+            shape for shape in shapes if any(side < size for side, size in zip(shape, self.patch_size, strict=True))
+        ]
         if small and self._process()[0] == 0:
             log.warning(
                 "patch_size %s is larger than %d of the %d training images (one has %s voxels): they are padded with "
                 "zeros.",
-                _times(self.patch_size), len(small), len(shapes), _times(min(small)),
+                _times(self.patch_size),
+                len(small),
+                len(shapes),
+                _times(min(small)),
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 from typing_extensions import override
@@ -62,7 +62,7 @@ class BaseTask(LightningModule):
         optimizer = self.make_optimizer(self.network.parameters())
         if self.make_scheduler is None:
             return optimizer
-        schedule: dict[str, Any] = {"scheduler": self.make_scheduler(optimizer), "interval": self.lr_interval}
+        schedule = LRSchedulerConfigType(scheduler=self.make_scheduler(optimizer), interval=self.lr_interval)
         if isinstance(schedule["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
             schedule["monitor"] = self.monitor
         return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from typing_extensions import override
@@ -33,7 +33,7 @@ class SegmentationTask(BaseTask):
         inference: How whole images are covered with windows.
     """
 
-    def __init__(  # noqa: PLR0913 (every argument is a key of the config)
+    def __init__(
         self,
         network: Network,
         dataset: dict[str, Any],
@@ -63,7 +63,15 @@ class SegmentationTask(BaseTask):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = deep_supervision_loss(self.network.outputs(batch["image"]), batch["label"], self.loss)
-        self.log("train/loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(batch["image"]), sync_dist=True)
+        self.log(
+            "train/loss",
+            loss,
+            prog_bar=True,
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(batch["image"]),
+            sync_dist=True,
+        )
         return loss
 
     @override
@@ -81,19 +89,19 @@ class SegmentationTask(BaseTask):
         self.log_dict({f"val/dice_{name}": score for name, score in zip(self._foreground(), scores, strict=True)})
         if self.val_dice.predicted_foreground == 0:
             rank_zero_warn(
-                f"epoch {self.current_epoch}: every voxel of the validation images was predicted as background. If this "
-                "goes on, lower the learning rate, raise data.init_args.sampler.init_args.probability, or try "
+                f"epoch {self.current_epoch}: every voxel of the validation images was predicted as background. If "
+                "this goes on, lower the learning rate, raise data.init_args.sampler.init_args.probability, or try "
                 "--config presets/dice_ce."
             )
         self.val_dice.reset()
         self.val_loss.reset()
 
     @override
-    def test_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
-        """Return one row of results per case, on the prepared grid."""
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Return ``rows``: the results of each case, on the prepared grid."""
         predicted = self.logits(batch["image"]).argmax(1)
         result = dice_per_class(predicted, batch["label"], len(self.info.classes))
-        return [
+        rows = [
             {
                 "subject": subject,
                 "dice": scores[1:].mean().item(),
@@ -106,6 +114,7 @@ class SegmentationTask(BaseTask):
             )
             if subject
         ]
+        return {"rows": rows}
 
     def _foreground(self) -> list[str]:
         return [name.replace(" ", "_").replace("/", "_") for name in self.info.classes[1:]]
