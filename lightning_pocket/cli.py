@@ -98,7 +98,7 @@ def _run_function(name: str, arguments: list[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file with options of this command.")
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     for action in parser._actions:
-        if action.type is bool:  # a bare --fresh is --fresh
+        if isinstance(action.default, bool):  # a bare --fresh is --fresh
             action.nargs, action.const = "?", True
     options = parser.parse_args(arguments)
     options.pop("config", None)

@@ -26,7 +26,13 @@ def network_overlay(preset: str) -> dict[str, Any]:
     return content["model"]["init_args"]["network"]
 
 
-PRESETS = sorted(path.stem for path in (ROOT / "configs" / "presets").glob("*.yaml") if "network:" in path.read_text())
+def adjusts_the_network(path: Path) -> bool:
+    """Tell presets that change settings of any network from those that choose one, or leave it alone."""
+    network = yaml.safe_load(path.read_text()).get("model", {}).get("init_args", {}).get("network")
+    return isinstance(network, dict)
+
+
+PRESETS = [p.stem for p in sorted((ROOT / "configs" / "presets").glob("*.yaml")) if adjusts_the_network(p)]
 
 
 class Holder:

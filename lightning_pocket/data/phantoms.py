@@ -1,9 +1,9 @@
 """Small abdomens to try everything on: drawn, not measured, but hard to segment by intensity alone.
 
 Each phantom has a body wall, a spine, muscles, bowel and organs that vary from case to case. Three structures are
-labelled, and each shares its intensity with larger ones that are not: the liver with muscle and spleen, the kidneys
-with stomach and bowel, the aorta with subcutaneous fat and vertebrae. Shape, texture and surroundings tell them apart,
-not the side of the body: mirroring a phantom leaves the classes what they are.
+labelled, and each looks nearly as bright as larger ones that are not: the liver as muscle and spleen, the kidneys as
+stomach and bowel, the aorta as vertebrae and the fat under the skin. Shape, texture and surroundings tell them apart,
+not the side of the body: a mirrored phantom still shows what is what.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _draw_organs(canvas: _Canvas) -> None:
         centre, radii = rng.uniform((-0.95, -0.5, -0.45), (0.1, -0.1, 0.45)), rng.uniform(0.09, 0.2, 3)
         canvas.paint((canvas.ellipsoid(centre, radii) < 1) & inner, tissue)
     stomach = canvas.ellipsoid((0.4, -0.25, 0.32), (0.4, 0.27, 0.22)) < 1
-    canvas.paint(stomach & inner, canvas.grey)
+    canvas.paint(stomach & inner, canvas.vivid)
     spleen = canvas.ellipsoid((0.5, 0.15, 0.5), (0.3, 0.25, 0.13)) < 1
     canvas.paint(spleen & inner, canvas.medium)
     right_lobe = canvas.ellipsoid((0.4, -0.1, -0.36), (0.55, 0.45, 0.32)) < 1
