@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +21,10 @@ import torch
 import torchio as tio
 from torch.utils.data import DataLoader
 
+from lightning_pocket.callbacks.run_manifest import hardware
 from lightning_pocket.data.augment import RandomAxisFlip, RandomVoxelBlur
 from lightning_pocket.data.cache import Cache
-from lightning_pocket.data.patches import Item, KeySampler, PatchDataset
+from lightning_pocket.data.patches import Item, KeySampler, PatchDataset, as_is
 from lightning_pocket.data.queue import QueuePatches, QueueSampler, QueueSettings
 from lightning_pocket.data.sampling import ForegroundSampler
 
@@ -35,7 +34,7 @@ BATCH = 2
 def paper_augmentation() -> tio.Transform:
     """Return PocketNet's augmentation, as in ``configs/data/volumes.yaml``."""
     noise = tio.RandomNoise(std=(0.001, 0.05), p=0.15)
-    return tio.Compose([RandomAxisFlip(p=0.15), noise, RandomVoxelBlur(std=(0.25, 0.75), p=0.15)])
+    return tio.Compose([RandomAxisFlip(p=0.15), noise, RandomVoxelBlur(std=(0.25, 0.75), p=0.15)], copy=False)
 
 
 def loader(
@@ -46,7 +45,7 @@ def loader(
     size = [patch] * 3
     if source == "memory_map":
         dataset = PatchDataset(cases, size, ForegroundSampler(), transform)
-        return DataLoader(dataset, BATCH, sampler=KeySampler(length), num_workers=workers)
+        return DataLoader(dataset, BATCH, sampler=KeySampler(length), num_workers=workers, collate_fn=as_is)
     settings = QueueSettings(length=32, samples_per_volume=8, num_workers=workers)
     # A queue serves each case once per epoch: repeat the cases until an epoch is long enough to be measured.
     repeated = list(itertools.islice(itertools.cycle(cases), -(-length // settings.samples_per_volume)))
@@ -121,9 +120,14 @@ def main() -> None:
         ratios[augmentation] = best["memory_map"] / best["queue"]
         print(f"memory map / queue, augmentation {augmentation}: {ratios[augmentation]:.2f}")
     if options.output:
-        device = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
         settings = {"patch": options.patch, "batch": BATCH, "batches": options.batches, "rounds": options.rounds}
-        content = {"device": device, "torch": torch.__version__, "settings": settings, "rows": rows, "ratios": ratios}
+        content = {
+            "device": hardware(),
+            "torch": torch.__version__,
+            "settings": settings,
+            "rows": rows,
+            "ratios": ratios,
+        }
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -39,7 +39,7 @@ class RunManifest(Callback):
             "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
             "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
             "git_commit": {"lightning_pocket": _git_commit(Path(__file__).parent), "folder": _git_commit(Path.cwd())},
-            "hardware": _hardware(),
+            "hardware": hardware(),
             "data": getattr(getattr(trainer, "datamodule", None), "record", {}),
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
             "epochs": trainer.current_epoch,
@@ -70,6 +70,14 @@ def _git_commit(folder: Path) -> str | None:
     return result.stdout.strip() or None
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """Return the names of the processor and the GPUs, and the number of cores."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpus": gpus}
+    return {"cpu": _processor(), "cores": os.cpu_count(), "gpus": gpus}
+
+
+def _processor() -> str:
+    linux = Path("/proc/cpuinfo")
+    lines = linux.read_text().splitlines() if linux.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

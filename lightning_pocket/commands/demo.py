@@ -11,10 +11,10 @@ from lightning_pocket.commands.compare import compare
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.data.phantoms import best_intensity_dice
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import Option, Run, program
+from lightning_pocket.launch import Run, program
 
 
-def demo(output: str = "demo", cases: int = 20, epochs: int = 12, base: int = 8, seed: int = 0) -> None:
+def demo(output: str = "demo", cases: int = 25, seed: int = 0) -> None:
     """Run the main job on generated data: under five minutes on two CPU cores.
 
     Every step is an ordinary command, printed before it runs. A demo that was interrupted continues.
@@ -22,8 +22,6 @@ def demo(output: str = "demo", cases: int = 20, epochs: int = 12, base: int = 8,
     Args:
         output: Folder for everything that the demo makes.
         cases: Phantoms to generate.
-        epochs: Epochs of each training.
-        base: Channels of both networks at full resolution.
         seed: Seed of the phantoms and of the trainings.
 
     Raises:
@@ -39,16 +37,11 @@ def demo(output: str = "demo", cases: int = 20, epochs: int = 12, base: int = 8,
     runs = []
     for preset in ("full", "pocket"):
         run_dir = str(folder / preset)
-        options: dict[str, Option] = {
-            "trainer.max_epochs": epochs,
-            "model.init_args.network.init_args.widths.base": base,
-            "seed_everything": seed,
-            "run_dir": run_dir,
-        }
-        _run(Run(("demo", str(plan), preset), options).argv("fit"))
+        configs = ("segment_volumes", str(plan), "demo", preset)
+        _run(Run(configs, {"seed_everything": seed, "run_dir": run_dir}).argv("fit"))
         _run(["test", f"--run_dir={run_dir}"])
         runs.append(run_dir)
-    print(f"\nThe same data, schedule and {base} channels at full resolution; only the doubling of channels differs:\n")
+    print("\nThe same data, schedule and channels at full resolution; only the doubling of channels differs:\n")
     compare(runs)
     print(f"\nBest labelling by the intensity of each voxel alone: Dice {_intensity_only(cache):.4f}")
     print(f"Everything is in {folder} ({time.monotonic() - started:.0f} s).")

@@ -75,23 +75,20 @@ def patch_start(centre: Sequence[int], shape: Sequence[int], patch_size: Sequenc
     ]
 
 
-def crop(array: NDArray[np.generic], start: Sequence[int], patch_size: Sequence[int]) -> NDArray[np.generic]:
-    """Copy a patch out of the last three axes of an array, zero-padded where it reaches beyond the volume.
+def cut(array: NDArray[np.generic], start: Sequence[int], patch: NDArray[np.generic]) -> None:
+    """Copy a patch out of a volume, zero where it reaches beyond the volume.
 
     Args:
         array: ``(..., D, H, W)``, may be memory-mapped: only the voxels of the patch are read.
-        start: First voxel of the patch; may be negative.
-        patch_size: Voxels of the patch.
+        start: First voxel of the patch along D, H, W; may be negative.
+        patch: ``(..., d, h, w)``, overwritten.
     """
-    lead = array.shape[:-3]
-    source, target = [slice(None)] * len(lead), [slice(None)] * len(lead)
-    for first, size, side in zip(start, patch_size, array.shape[-3:], strict=True):
+    source, target = [], []
+    for first, size, side in zip(start, patch.shape[-3:], array.shape[-3:], strict=True):
         low, high = max(first, 0), min(first + size, side)
         source.append(slice(low, high))
         target.append(slice(low - first, high - first))
-    inside = array[tuple(source)]
-    if inside.shape == (*lead, *patch_size):
-        return np.array(inside)
-    patch = np.zeros((*lead, *patch_size), dtype=array.dtype)
-    patch[tuple(target)] = inside
-    return patch
+    inside = array[(..., *source)]
+    if inside.shape != patch.shape:
+        patch[:] = 0
+    patch[(..., *target)] = inside

@@ -17,7 +17,7 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.types import DatasetInfo
 
 from .cache import Cache, CachedCase
-from .patches import Item, KeySampler, PatchDataset, VolumeDataset
+from .patches import Item, KeySampler, PatchDataset, VolumeDataset, as_is
 from .queue import QueuePatches, QueueSampler, QueueSettings
 from .sampling import ForegroundSampler, PatchSampler
 from .splits import Split, SplitSettings, split_subjects
@@ -72,7 +72,7 @@ class VolumeDataModule(LightningDataModule):
         self.split_settings = split
         self.patches_per_epoch = patches_per_epoch
         self.sampler = sampler
-        self.transform = tio.Compose(augmentation) if augmentation else None
+        self.transform = tio.Compose(augmentation, copy=False) if augmentation else None
         self.patch_source = patch_source
         self.queue = queue
         self.validation = validation
@@ -159,6 +159,7 @@ class VolumeDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
+            collate_fn=as_is if isinstance(dataset, PatchDataset) else None,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(_seed()),  # the global one must not depend on the workers
         )
