@@ -29,6 +29,7 @@ test: install
 
 lint: install
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --preview --select PLW1514 .  # files are UTF-8 whatever the locale
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 

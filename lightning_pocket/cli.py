@@ -6,6 +6,7 @@ import ast
 import difflib
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 
 from lightning_pocket.errors import PocketError
@@ -29,6 +30,9 @@ def main(argv: list[str] | None = None) -> None:
         SystemExit: With status 1 after an error the user can mend, 2 after a wrong command line.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without ± shows ? instead of a traceback
+            stream.reconfigure(errors="replace")
     try:
         _dispatch(arguments)
     except KeyboardInterrupt:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several tests at once: one thread each, or they get in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
 from collections.abc import Callable
 from pathlib import Path
 

@@ -46,7 +46,7 @@ def imported(path: Path) -> Iterator[str]:
 def every_import(path: Path) -> Iterator[str]:
     """Yield everything that ``path`` imports, relative names resolved."""
     package = ("lightning_pocket", *path.relative_to(ROOT).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -82,13 +82,13 @@ def test_only_data_imports_torchio():
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_file_is_short_and_named_after_what_it_does(path):
-    lines = len(path.read_text().splitlines())
+    lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= MAX_LINES, f"{name_of(path)} has {lines} lines; split it by responsibility"
     assert path.stem not in FORBIDDEN_NAMES
 
 
 def test_median_file_is_short():
-    assert statistics.median(len(path.read_text().splitlines()) for path in modules()) <= MAX_MEDIAN
+    assert statistics.median(len(path.read_text(encoding="utf-8").splitlines()) for path in modules()) <= MAX_MEDIAN
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_fresh_does_not_delete_a_folder_that_is_no_run(options, fails, tmp_path)
     (precious / "thesis.txt").write_text("years of work")
     message = fails(["fit", *options, f"--run_dir={precious}", "--fresh"])
     assert "does not look like a run" in message
-    assert (precious / "thesis.txt").read_text() == "years of work"
+    assert (precious / "thesis.txt").read_text(encoding="utf-8") == "years of work"
 
 
 def test_a_large_patch_is_padded_and_said_once(options, tmp_path, caplog):

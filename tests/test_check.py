@@ -95,7 +95,7 @@ def _truncated_label(root: Path) -> None:
 
 
 def _twice(root: Path) -> None:
-    declaration = json.loads((root / "dataset.json").read_text())
+    declaration = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
     declaration["training"].append(declaration["training"][1])
     (root / "dataset.json").write_text(json.dumps(declaration))
 

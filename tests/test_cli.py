@@ -55,7 +55,7 @@ def test_every_config_is_found_by_its_name_from_any_folder(path, tmp_path, monke
 def test_a_file_comes_before_a_shipped_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pocket").write_text("seed_everything: 1\n")
-    assert find_config("pocket").read_text() == "seed_everything: 1\n"
+    assert find_config("pocket").read_text(encoding="utf-8") == "seed_everything: 1\n"
 
 
 def test_a_config_that_does_not_exist_is_suggested():

@@ -60,8 +60,8 @@ def test_presets_change_what_they_say(build):
 
 @pytest.mark.parametrize("path", sorted(configs_folder().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_says_what_it_is(path):
-    assert path.read_text().startswith("# "), "begin with a comment that says what the config is for"
-    assert isinstance(yaml.safe_load(path.read_text()), dict)
+    assert path.read_text(encoding="utf-8").startswith("# "), "begin with a comment that says what the config is for"
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
 
 
 def test_full_resets_pocket(build):

@@ -30,7 +30,7 @@ from lightning_pocket.layers import (
     widths,
 )
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "networks.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "networks.json").read_text(encoding="utf-8"))
 CONV = {2: F.conv2d, 3: F.conv3d}
 
 

@@ -46,7 +46,7 @@ def test_decathlon_case_number_is_not_a_channel(tmp_path: Path) -> None:
     write_decathlon(tmp_path, cases=1)
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder / "case_0.nii.gz").rename(tmp_path / folder / "case_0000.nii.gz")
-    text = (tmp_path / "dataset.json").read_text().replace("case_0.", "case_0000.")
+    text = (tmp_path / "dataset.json").read_text(encoding="utf-8").replace("case_0.", "case_0000.")
     (tmp_path / "dataset.json").write_text(text)
     found = find_layout(tmp_path)
     assert (found.name, [case.subject for case in found.cases()]) == ("decathlon", ["case_0000"])
@@ -79,7 +79,7 @@ def test_nnunet_lists_cases_that_lack_a_file(tmp_path: Path) -> None:
 )
 def test_nnunet_labels_that_are_refused(tmp_path: Path, labels: dict[str, object], message: str) -> None:
     write_nnunet(tmp_path)
-    declaration = json.loads((tmp_path / "dataset.json").read_text()) | {"labels": labels}
+    declaration = json.loads((tmp_path / "dataset.json").read_text(encoding="utf-8")) | {"labels": labels}
     (tmp_path / "dataset.json").write_text(json.dumps(declaration))
     with pytest.raises(PocketError, match=message):
         find_layout(tmp_path)

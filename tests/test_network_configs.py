@@ -16,19 +16,19 @@ from lightning_pocket.layers import PReLU
 from lightning_pocket.networks import Network
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = json.loads((ROOT / "tests" / "golden" / "networks.json").read_text())
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "networks.json").read_text(encoding="utf-8"))
 NETWORKS = sorted(path.stem for path in (ROOT / "configs" / "networks").glob("*.yaml"))
 
 
 def network_overlay(preset: str) -> dict[str, Any]:
     """Return what a preset says of the network."""
-    content = yaml.safe_load((ROOT / "configs" / "presets" / f"{preset}.yaml").read_text())
+    content = yaml.safe_load((ROOT / "configs" / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
     return content["model"]["init_args"]["network"]
 
 
 def adjusts_the_network(path: Path) -> bool:
     """Tell presets that change settings of any network from those that choose one, or leave it alone."""
-    network = yaml.safe_load(path.read_text()).get("model", {}).get("init_args", {}).get("network")
+    network = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}).get("init_args", {}).get("network")
     return isinstance(network, dict)
 
 

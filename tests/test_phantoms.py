@@ -85,7 +85,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_written_folder_is_a_decathlon_data_set(tmp_path):
     assert write_phantoms(tmp_path, cases=2, seed=3, size=SMALL)
-    declaration = json.loads((tmp_path / "dataset.json").read_text())
+    declaration = json.loads((tmp_path / "dataset.json").read_text(encoding="utf-8"))
     assert declaration["modality"] == {"0": "MRI"}
     assert declaration["labels"] == {"0": "background", "1": "liver", "2": "kidneys", "3": "aorta"}
     assert declaration["numTraining"] == len(declaration["training"]) == 2

@@ -101,7 +101,7 @@ def test_overlay_can_be_read_and_edits_are_kept(tmp_path: Path, capsys: pytest.C
     cache, file = tmp_path / "cache", tmp_path / "plan.yaml"
     command = ["plan", str(cache), "--output", str(file)]
     main(command)
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     read = yaml.safe_load(text)
     assert read["data"]["init_args"] == {"cache": str(cache), "patch_size": list(plan.patch_size), "batch_size": 3}
     network = {"depth": plan.depth, "strides": plan.strides, "kernel_sizes": plan.kernel_sizes}
@@ -120,15 +120,17 @@ def test_overlay_can_be_read_and_edits_are_kept(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit):
         main(command)
     assert f"{file}: exists with another content; use --fresh" in capsys.readouterr().err
-    assert "batch_size: 1" in file.read_text()
+    assert "batch_size: 1" in file.read_text(encoding="utf-8")
     main([*command, "--fresh"])
-    assert file.read_text() == text
+    assert file.read_text(encoding="utf-8") == text
 
 
 def test_isotropic_overlay_uses_the_defaults_of_the_network(tmp_path: Path) -> None:
     plan_of(tmp_path, (16, 16, 16), (1, 1, 1))
     main(["plan", str(tmp_path / "cache"), "--output", str(tmp_path / "plan.yaml")])
-    network = yaml.safe_load((tmp_path / "plan.yaml").read_text())["model"]["init_args"]["network"]["init_args"]
+    network = yaml.safe_load((tmp_path / "plan.yaml").read_text(encoding="utf-8"))["model"]["init_args"]["network"][
+        "init_args"
+    ]
     assert network == {"depth": 2, "strides": None, "kernel_sizes": None}
 
 

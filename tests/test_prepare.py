@@ -140,7 +140,7 @@ def _alive_with(text: str) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environment = (process / "environ").read_bytes()
-            if text.encode() in environment and (process / "stat").read_text().split(") ")[1][0] != "Z":
+            if text.encode() in environment and (process / "stat").read_text(encoding="utf-8").split(") ")[1][0] != "Z":
                 found.append(int(process.name))
         except OSError:
             continue
@@ -210,7 +210,7 @@ def test_changed_inputs_are_refused(data: Path, cache: Path, capsys: Capture) ->
     prepare(data, cache)
     first = Cache.open(cache).hash
     write_image(data / "imagesTr" / "case_1.nii.gz", make_case(9)[0])
-    declaration = json.loads((data / "dataset.json").read_text())
+    declaration = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
     declaration["training"].pop(2)
     (data / "dataset.json").write_text(json.dumps(declaration))
     capsys.readouterr()

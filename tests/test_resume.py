@@ -65,7 +65,7 @@ def test_a_killed_run_ends_bit_equal_to_an_uninterrupted_one(options, tmp_path, 
 
 
 def metrics(run_dir, drop):
-    header, *lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
+    header, *lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text(encoding="utf-8").splitlines()]
     kept = [index for index, name in enumerate(header) if name not in drop]
     return [[row[index] for index in kept] for row in [header, *lines]]
 
@@ -78,9 +78,9 @@ def test_two_processes_share_the_work_and_report_every_case_once(options, tmp_pa
         assert result.returncode == 0, result.stderr[-2000:]
     import json
 
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     split = manifest["data"]["split"]
     assert manifest["finished"] is True
     assert manifest["steps"] == 2 * -(-(len(split["train"]) // 2) // 2)  # two epochs of half the patches, two a step
-    rows = (tmp_path / "run" / "test" / "cases.csv").read_text().splitlines()[1:]
+    rows = (tmp_path / "run" / "test" / "cases.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert sorted(row.split(",")[0] for row in rows) == sorted(split["test"])

@@ -28,13 +28,13 @@ def rows(path):
 
 
 def test_fit_leaves_what_the_run_needs_to_be_repeated_and_test_scores_it(run, capsys):
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert config["model"]["init_args"]["network"]["init_args"]["widths"] == {
         "base": 4,
         "doublings": 0,
         "ceiling": None,
     }
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["finished"] is True
     assert manifest["seed"] == 0
     assert manifest["versions"]["torch"] == torch.__version__

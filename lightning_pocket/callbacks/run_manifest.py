@@ -78,6 +78,6 @@ def hardware() -> dict[str, Any]:
 
 def _processor() -> str:
     linux = Path("/proc/cpuinfo")
-    lines = linux.read_text().splitlines() if linux.is_file() else []
+    lines = linux.read_text(encoding="utf-8").splitlines() if linux.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -169,7 +169,7 @@ class VolumeDataset(Dataset[Item]):
         return {"image": image, "label": label, "subject": case.subject if counted else ""}
 
 
-def as_is(batch: Batch) -> Batch:
+def as_is(batch: Any) -> Any:
     """Collate nothing: a :class:`PatchDataset` makes whole batches."""
     return batch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,12 +84,13 @@ def cut(array: NDArray[np.generic], start: Sequence[int], patch: NDArray[np.gene
         start: First voxel of the patch along D, H, W; may be negative.
         patch: ``(..., d, h, w)``, overwritten.
     """
-    source, target = [], []
+    source: list[slice | EllipsisType] = [...]
+    target: list[slice | EllipsisType] = [...]
     for first, size, side in zip(start, patch.shape[-3:], array.shape[-3:], strict=True):
         low, high = max(first, 0), min(first + size, side)
         source.append(slice(low, high))
         target.append(slice(low - first, high - first))
-    inside = array[(..., *source)]
+    inside = array[tuple(source)]
     if inside.shape != patch.shape:
         patch[:] = 0
-    patch[(..., *target)] = inside
+    patch[tuple(target)] = inside

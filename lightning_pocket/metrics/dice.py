@@ -138,7 +138,7 @@ class CaseDice(Metric):
         """Return the mean over cases of each foreground class.
 
         Returns:
-            ``(K - 1,)`` float32; NaN where there was no case.
+            ``(K - 1,)`` float32, which torchmetrics squeezes to a scalar for two classes; NaN where there was no case.
         """
         subject_N = dim_zero_cat(self.subject)
         unnamed_N = _UNNAMED - torch.arange(len(subject_N), device=subject_N.device)

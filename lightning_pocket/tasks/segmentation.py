@@ -83,7 +83,7 @@ class SegmentationTask(BaseTask):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        scores = self.val_dice.compute()
+        scores = self.val_dice.compute().reshape(-1)  # torchmetrics squeezes the score of a single class
         self.log("val/loss", self.val_loss.compute())
         self.log("val/dice", scores.mean(), prog_bar=True)
         self.log_dict({f"val/dice_{name}": score for name, score in zip(self._foreground(), scores, strict=True)})
