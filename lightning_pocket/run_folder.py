@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import read_json, write_text
 
 #: Settings that do not change what is learned: a run may continue with others.
 FREE = ("run_dir", "trainer.default_root_dir", "trainer.enable_progress_bar", "trainer.logger")
@@ -58,7 +58,7 @@ class RunFolder:
             return
         if not self.config.is_file():
             return
-        saved = yaml.safe_load(self.config.read_text())
+        saved = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         different = _differences(_flatten(saved), _flatten(settings))
         if different:
             shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
@@ -87,10 +87,7 @@ class RunFolder:
     @rank_zero_only
     def record(self, settings: dict[str, Any]) -> None:
         """Write ``config.yaml``."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.config.with_suffix(".partial")
-        partial.write_text(yaml.safe_dump(settings, sort_keys=False))
-        partial.replace(self.config)
+        write_text(self.config, yaml.safe_dump(settings, sort_keys=False))
 
     def checkpoint(self, command: str | None, given: str | None) -> str | None:
         """Return the checkpoint that a command starts from.
@@ -119,7 +116,7 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _manifest(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.manifest.read_text()) if self.manifest.is_file() else {}
+        content: dict[str, Any] = read_json(self.manifest) if self.manifest.is_file() else {}
         return content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_pocket.reports.tables import print_table
+from lightning_pocket.storage import write_csv
 
 Row = dict[str, Any]
 
@@ -46,7 +46,7 @@ class CaseTable(Callback):
         pl_module.log_dict({f"test/{name}": value for name, value in means.items()}, rank_zero_only=True)
         if trainer.is_global_zero and rows:
             path = Path(trainer.default_root_dir) / "test" / "cases.csv"
-            _write(path, rows)
+            write_csv(path, list(rows[0]), rows)
             shown = [[row["subject"], *(f"{row[name]:.4f}" for name in scores)] for row in rows]
             shown.append([f"mean of {len(rows)}", *(f"{means[name]:.4f}" for name in scores)])
             print_table(["case", *scores], shown, title="Dice on the prepared grid")
@@ -60,13 +60,3 @@ def _gather(rows: list[Row]) -> list[Row]:
     gathered: list[list[Row]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(gathered, rows)
     return [row for part in gathered for row in part]
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)

@@ -12,6 +12,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 from typing_extensions import override
 
+from lightning_pocket.storage import write_csv
+
 
 class MetricsFile(Logger):
     """Logger that keeps ``metrics.csv`` in the run folder, one row per step.
@@ -67,13 +69,7 @@ class MetricsFile(Logger):
         if not self._rows:
             return
         columns = sorted({name for row in self._rows.values() for name in row} - {"step", "epoch"})
-        partial = self._path.with_suffix(".partial")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=["epoch", "step", *columns])
-            writer.writeheader()
-            writer.writerows(self._rows[number] for number in sorted(self._rows))
-        partial.replace(self._path)
+        write_csv(self._path, ["epoch", "step", *columns], [self._rows[number] for number in sorted(self._rows)])
         self._written = time.monotonic()
 
     @override
@@ -87,5 +83,5 @@ class MetricsFile(Logger):
     def _read(self) -> dict[int, dict[str, Any]]:
         if not self._path.is_file():
             return {}
-        with self._path.open(newline="") as file:
+        with self._path.open(newline="", encoding="utf-8") as file:
             return {int(row["step"]): {k: v for k, v in row.items() if v} for row in csv.DictReader(file)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -16,6 +15,8 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
+
+from lightning_pocket.storage import write_json
 
 PACKAGES = ("lightning-pocket", "torch", "pytorch-lightning", "torchio", "SimpleITK", "numpy", "torchmetrics")
 
@@ -46,11 +47,7 @@ class RunManifest(Callback):
             "steps": trainer.global_step,
             "finished": finished,
         }
-        path = Path(trainer.default_root_dir) / "manifest.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        partial.replace(path)
+        write_json(Path(trainer.default_root_dir) / "manifest.json", content)
 
 
 def _version(package: str) -> str | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.data.plan import make_plan, to_yaml
-from lightning_pocket.data.storage import write_text
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.tables import print_table
+from lightning_pocket.storage import write_text
 
 
 def plan(

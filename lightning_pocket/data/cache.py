@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from lightning_pocket.data.folds import Assignment, read_folds
-from lightning_pocket.data.storage import load_array, read_json, sha256
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import load_array, read_json, sha256
 
 FORMAT = 1
 

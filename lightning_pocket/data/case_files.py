@@ -16,8 +16,8 @@ from lightning_pocket.data.fingerprint import Statistics, generator
 from lightning_pocket.data.images import read_label, read_volume, source_files
 from lightning_pocket.data.layouts import Case
 from lightning_pocket.data.preprocess import Resolved, apply
-from lightning_pocket.data.storage import partial_path, read_json, sha256, to_json, write_json
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import partial_path, read_json, sha256, to_json, write_json
 
 FOREGROUND_VOXELS = 10_000  # per class and case, kept for drawing patches around a class
 _FILES = ("image.npy", "label.npy", "foreground.npy", "case.json")

@@ -11,7 +11,7 @@ from lightning_pocket.data.case_files import case_paths, identify
 from lightning_pocket.data.folds import Assignment, read_folds
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts import Case
-from lightning_pocket.data.storage import sha256
+from lightning_pocket.storage import sha256
 
 
 def differences(

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from lightning_pocket.data.folds import IMAGE_SUFFIXES
 from lightning_pocket.data.grid import Grid
 from lightning_pocket.data.integrity import INTACT_COPY, ImageError, verify
-from lightning_pocket.data.storage import partial_path
+from lightning_pocket.storage import partial_path
 
 # ITK prints C++ warnings that name no case; what matters of them is checked and reported here.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)

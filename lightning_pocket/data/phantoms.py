@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from lightning_pocket.data.grid import Grid
 from lightning_pocket.data.images import Volume, write_volume
-from lightning_pocket.data.storage import read_json, write_json
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import read_json, write_json
 
 CLASSES = ("background", "liver", "kidneys", "aorta")
 _LIVER, _KIDNEYS, _AORTA = 1, 2, 3

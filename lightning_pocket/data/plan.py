@@ -12,8 +12,8 @@ from math import floor, log2, prod
 import numpy as np
 
 from lightning_pocket.data.cache import Cache
-from lightning_pocket.data.storage import to_json
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import to_json
 
 SMALLEST_SIDE = 4  # voxels of the coarsest level along each axis
 ANISOTROPY = 2.0  # ratio of spacings from which an axis counts as coarse

@@ -24,9 +24,9 @@ from lightning_pocket.data.fingerprint import summarize
 from lightning_pocket.data.folds import Assignment, make_folds, match_folds, read_folds, write_folds
 from lightning_pocket.data.layouts import Case, Layout
 from lightning_pocket.data.preprocess import Preprocessing, Resolved, resolve
-from lightning_pocket.data.storage import read_json, remove_partials, to_json, write_json
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import read_json, remove_partials, to_json, write_json
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 

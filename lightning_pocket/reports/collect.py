@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import read_json
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_run(path: Path) -> RunResult:
     metrics = [name for name in (cases[0] if cases else {}) if name.startswith("dice")]
     return RunResult(
         name=path.name,
-        parameters=int(json.loads(manifest.read_text())["parameters"]),
+        parameters=int(read_json(manifest)["parameters"]),
         step_ms=float(steps[-1]) if steps else None,
         scores={name: [float(case[name]) for case in cases] for name in metrics},
     )

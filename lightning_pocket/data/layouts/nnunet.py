@@ -8,8 +8,8 @@ from typing import Any
 from typing_extensions import override
 
 from lightning_pocket.data.folds import stem
-from lightning_pocket.data.storage import read_json
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import read_json
 
 from .base import Case, Layout, image_files, numbered_names, parse_labels
 

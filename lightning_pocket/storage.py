@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,21 @@ def write_text(path: Path, text: str) -> None:
     partial = partial_path(path)
     partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(path)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table, whole or not at all.
+
+    Args:
+        path: File to write; missing folders are made.
+        columns: Heads of the columns.
+        rows: Cells by column; missing ones are left blank.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def to_json(data: Any) -> str:
