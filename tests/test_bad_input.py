@@ -22,6 +22,7 @@ def nothing_written(tmp_path):
         ("--config=pockt", "Did you mean pocket"),
         ("--data.init_args.cache=nowhere", "nowhere: no such cache"),
         ("--data.init_args.split.fold=9", "there is no fold 9"),
+        ("--data.init_args.split.val_fraction=0", "watches 'val/dice', but there are no validation cases"),
         ("--data.init_args.patch_size=[8,16]", "expected three positive numbers of voxels"),
         ("--data.init_args.patch_size=[9,16,16]", "The next that fits is [12, 16, 16]"),
         ("--data.init_args.sampler.init_args.probability=2", "from 0 to 1, got 2"),

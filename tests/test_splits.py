@@ -56,3 +56,27 @@ def test_a_file_replaces_the_folds_and_must_know_every_case(tmp_path):
     file.write_text("subject,fold\ncase_00,0\n")
     with pytest.raises(PocketError, match="19 of 20 prepared cases have no fold"):
         split_subjects(folds(), SplitSettings(file=str(file)))
+
+
+def test_groups_are_on_one_side():
+    table = {f"case_{i:02d}": Assignment(fold=i // 8, group=f"patient_{i // 2}") for i in range(40)}
+    split = split_subjects(table, SplitSettings(fold=0, val_fraction=0.2))
+    sides = [{table[subject].group for subject in part} for part in (split.train, split.val, split.test)]
+    assert len(split.val) == 6
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+
+
+def test_a_large_group_still_gives_a_validation_set():
+    table = {f"case_{i}": Assignment(group="a" if i < 6 else "b") for i in range(10)}
+    assert split_subjects(table, SplitSettings(fold=None, val_fraction=0.1)).val == (
+        "case_6",
+        "case_7",
+        "case_8",
+        "case_9",
+    )
+
+
+def test_one_patient_alone_leaves_nothing_to_validate_on():
+    table = {f"case_{i}": Assignment(group="a") for i in range(4)}
+    assert split_subjects(table, SplitSettings(fold=None)).val == ()

@@ -111,8 +111,10 @@ class PocketCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check what would otherwise fail after hours, then record the config."""
-        _check_monitors(self.model, self.trainer.callbacks)  # type: ignore[attr-defined]
-        self.run.check_data(getattr(self.datamodule, "record", {}))
+        record = getattr(self.datamodule, "record", {})
+        validated = bool(record.get("split", {}).get("val", True))
+        _check_monitors(self.model, self.trainer.callbacks, validated)  # type: ignore[attr-defined]
+        self.run.check_data(record)
         self.run.record(self._settings())
         network = self.model.network
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
@@ -191,7 +193,7 @@ def _option(arguments: list[str], name: str) -> str | None:
     return None
 
 
-def _check_monitors(task: BaseTask, callbacks: list[Any]) -> None:
+def _check_monitors(task: BaseTask, callbacks: list[Any], validated: bool) -> None:
     monitors = {f"the monitor of {type(c).__name__}": c.monitor for c in callbacks if getattr(c, "monitor", None)}
     if task.make_scheduler is not None:
         monitors["model.init_args.monitor"] = task.monitor
@@ -199,6 +201,11 @@ def _check_monitors(task: BaseTask, callbacks: list[Any]) -> None:
         if name not in task.metric_names:
             raise PocketError(
                 f"{owner}: no metric is called {name!r}. {type(task).__name__} logs {', '.join(task.metric_names)}."
+            )
+        if name.startswith("val/") and not validated:
+            raise PocketError(
+                f"{owner}: watches {name!r}, but there are no validation cases. Raise "
+                "data.init_args.split.val_fraction, or watch train/loss."
             )
 
 

@@ -7,11 +7,11 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import write_text
+from lightning_pocket.storage import write_csv
 
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -24,10 +24,12 @@ class Assignment:
     Args:
         fold: Index of the cross-validation fold in which the case is held out, from 0; None for none.
         split: "train", "val" or "test" where the data set fixes it; None where the folds decide.
+        group: What must not come apart when cases are drawn, such as a patient; None for a case of its own.
     """
 
     fold: int | None = None
     split: str | None = None
+    group: str | None = None
 
 
 def stem(name: str) -> str:
@@ -93,7 +95,8 @@ def read_folds(path: str | Path, subjects: Collection[str] = ()) -> dict[str, As
         if subject in folds or not subject:
             finding = f"subject '{subject}' appears twice" if subject else f"no {key} is given"
             raise PocketError(f"{path}, line {number}: {finding}; give each subject one line.")
-        folds[subject] = parse_assignment(row.get("fold", ""), row.get("split", ""), f"{path}, line {number}")
+        place = parse_assignment(row.get("fold", ""), row.get("split", ""), f"{path}, line {number}")
+        folds[subject] = replace(place, group=row.get("group", "").strip() or None)
     return folds
 
 
@@ -173,15 +176,11 @@ def make_folds(
 
 
 def write_folds(path: Path, folds: Mapping[str, Assignment]) -> None:
-    """Write folds as CSV with the columns subject, fold, split.
+    """Write folds as CSV with the columns subject, fold, split, group.
 
     Args:
         path: File to write.
         folds: Assignment of each subject; the order is kept.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["subject", "fold", "split"])
-    for subject, assignment in folds.items():
-        table.writerow([subject, "" if assignment.fold is None else assignment.fold, assignment.split or ""])
-    write_text(path, text.getvalue())
+    rows = [{"subject": subject} | asdict(assignment) for subject, assignment in folds.items()]
+    write_csv(path, ["subject", "fold", "split", "group"], rows)

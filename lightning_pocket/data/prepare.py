@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,12 @@ def assign_folds(cases: Sequence[Case], file: Path | None, num_folds: int, seed:
     Raises:
         PocketError: If the file does not fit the cases, or there are too few cases.
     """
+    groups = {case.subject: case.group for case in cases}
+    folds = _folds(cases, file, num_folds, seed)
+    return {name: replace(place, group=place.group or groups[name]) for name, place in folds.items()}
+
+
+def _folds(cases: Sequence[Case], file: Path | None, num_folds: int, seed: int) -> dict[str, Assignment]:
     subjects = [case.subject for case in cases]
     if file is not None:
         return match_folds(read_folds(file, subjects), subjects, str(file))

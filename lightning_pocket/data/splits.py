@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,23 +71,33 @@ def split_subjects(folds: Mapping[str, Assignment], settings: SplitSettings) -> 
         held_out = settings.fold is not None and entry.fold == settings.fold
         parts[entry.split or ("test" if held_out else "train")].append(subject)
     if not parts["val"]:
-        parts["val"] = _draw(parts["train"], settings)
+        parts["val"] = _draw({subject: table[subject].group or subject for subject in parts["train"]}, settings)
         parts["train"] = [subject for subject in parts["train"] if subject not in parts["val"]]
     return Split(tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
 
 
-def _draw(subjects: list[str], settings: SplitSettings) -> list[str]:
-    count = min(math.ceil(settings.val_fraction * len(subjects)), settings.max_val, max(len(subjects) - 1, 0))
-    order = np.random.default_rng(settings.seed).permutation(len(subjects))
-    return sorted(subjects[index] for index in order[:count])
+def _draw(group_of: Mapping[str, str], settings: SplitSettings) -> list[str]:
+    """Draw validation cases group by group, so that no patient is on both sides."""
+    members: dict[str, list[str]] = {}
+    for subject in sorted(group_of):
+        members.setdefault(group_of[subject], []).append(subject)
+    if len(members) < 2:
+        return []
+    most = min(math.ceil(settings.val_fraction * len(group_of)), settings.max_val)
+    groups = [members[name] for name in sorted(members)]
+    drawn: list[str] = []
+    for index in np.random.default_rng(settings.seed).permutation(len(groups)):
+        if len(drawn) + len(groups[index]) <= most:
+            drawn += groups[index]
+    return sorted(drawn or (min(groups, key=lambda names: len(names)) if most else []))
 
 
 def _from_file(file: str, folds: Mapping[str, Assignment]) -> dict[str, Assignment]:
-    given = read_folds(Path(file))
+    given = read_folds(Path(file), list(folds))
     missing = sorted(set(folds) - set(given))
     if missing:
         raise PocketError(
             f"{file}: {len(missing)} of {len(folds)} prepared cases have no fold, for example {missing[0]!r}. "
             "Add them, or set data.init_args.split.file to null."
         )
-    return {subject: given[subject] for subject in folds}
+    return {subject: replace(given[subject], group=given[subject].group or folds[subject].group) for subject in folds}
