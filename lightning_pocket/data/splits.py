@@ -89,7 +89,7 @@ def _draw(group_of: Mapping[str, str], settings: SplitSettings) -> list[str]:
     for index in np.random.default_rng(settings.seed).permutation(len(groups)):
         if len(drawn) + len(groups[index]) <= most:
             drawn += groups[index]
-    return sorted(drawn or (min(groups, key=lambda names: len(names)) if most else []))
+    return sorted(drawn or (sorted(groups, key=len)[0] if most else []))
 
 
 def _from_file(file: str, folds: Mapping[str, Assignment]) -> dict[str, Assignment]:
