@@ -102,8 +102,14 @@ def _run_function(name: str, arguments: list[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file with options of this command.")
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     for action in parser._actions:
-        if isinstance(action.default, bool):  # a bare --fresh is --fresh
+        if isinstance(action.default, bool):  # an option without a value is true
             action.nargs, action.const = "?", True
+        elif not action.option_strings and getattr(action, "_typehint", None) == list[str]:
+            action.nargs, action.metavar, action._typehint = (
+                "+",
+                action.dest,
+                str,
+            )  # names separated by spaces, as any shell gives them
     options = parser.parse_args(arguments)
     options.pop("config", None)
     function(**parser.instantiate(options).as_dict())

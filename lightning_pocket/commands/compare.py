@@ -12,7 +12,7 @@ def compare(runs: list[str]) -> None:
     """Print one row per run, and how each compares with the first.
 
     Args:
-        runs: Run folders, such as [runs/full,runs/pocket]; the first is what the others are compared with.
+        runs: Run folders; the first is what the others are compared with.
 
     Raises:
         PocketError: If a folder holds no run.
