@@ -102,14 +102,11 @@ def _run_function(name: str, arguments: list[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file with options of this command.")
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     for action in parser._actions:
+        fields = vars(action)
         if isinstance(action.default, bool):  # an option without a value is true
-            action.nargs, action.const = "?", True
-        elif not action.option_strings and getattr(action, "_typehint", None) == list[str]:
-            action.nargs, action.metavar, action._typehint = (
-                "+",
-                action.dest,
-                str,
-            )  # names separated by spaces, as any shell gives them
+            fields |= {"nargs": "?", "const": True}
+        elif not action.option_strings and fields.get("_typehint") == list[str]:  # names separated by spaces
+            fields |= {"nargs": "+", "metavar": action.dest, "_typehint": str}
     options = parser.parse_args(arguments)
     options.pop("config", None)
     function(**parser.instantiate(options).as_dict())
