@@ -165,12 +165,12 @@ def _with_configs(arguments: list[str]) -> list[str]:
             expanded.append(f"--config={_readable(find_config(value))}")
         else:
             expanded.append(argument)
-    if expanded[0] == "fit" or any(argument.startswith("--config=") for argument in expanded):
+    if expanded[0] == "fit":
         return expanded
     saved = RunFolder(Path(_option(expanded, "--run_dir") or "runs/default")).config
     if saved.is_file():
         return [expanded[0], f"--config={saved}", *expanded[1:]]
-    if {"-h", "--help", "--print_config"} & {argument.partition("=")[0] for argument in expanded}:
+    if {"-h", "--help", "--print_config", "--config"} & {argument.partition("=")[0] for argument in expanded}:
         return expanded
     raise PocketError(f"--run_dir {saved.parent}: no run here (no {saved.name}). Train first with `pocket fit`.")
 
