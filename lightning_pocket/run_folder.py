@@ -37,24 +37,28 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.manifest = path / "manifest.json"
         self.last = path / "checkpoints" / "last.ckpt"
+        self.fresh = False
 
     @property
     def finished(self) -> bool:
         """Whether training ran to its end."""
-        return bool(self._manifest().get("finished")) and self.last.is_file()
+        return not self.fresh and bool(self._manifest().get("finished")) and self.last.is_file()
 
     def begin(self, settings: dict[str, Any], fresh: bool = False) -> None:
         """Make sure that the folder is free, or holds an attempt at the same run.
 
         Args:
             settings: Every setting of the run that is about to start.
-            fresh: Delete what is there.
+            fresh: Start over; what is there is deleted by :meth:`start`, when nothing else can be wrong any more.
 
         Raises:
             PocketError: If it holds a run with other settings; the differences are in the message.
         """
+        self.fresh = fresh
         if fresh:
-            self._delete()
+            known = (self.config, self.manifest, self.last)
+            if self.path.is_dir() and any(self.path.iterdir()) and not any(file.exists() for file in known):
+                raise PocketError(f"--fresh: {self.path} does not look like a run, so it is not deleted.")
             return
         if not self.config.is_file():
             return
@@ -76,7 +80,7 @@ class RunFolder:
         Raises:
             PocketError: If they are not those of the run.
         """
-        before = self._manifest().get("data", {})
+        before = {} if self.fresh else self._manifest().get("data", {})
         for key in ("hash", "split"):
             if key in before and before[key] != record.get(key):
                 raise PocketError(
@@ -85,9 +89,21 @@ class RunFolder:
                 )
 
     @rank_zero_only
-    def record(self, settings: dict[str, Any]) -> None:
-        """Write ``config.yaml``."""
+    def start(self, settings: dict[str, Any]) -> None:
+        """Write ``config.yaml``, after deleting the run that was there if it is to start over."""
+        if self.fresh:
+            shutil.rmtree(self.path, ignore_errors=True)
         write_text(self.config, yaml.safe_dump(settings, sort_keys=False))
+
+    @rank_zero_only
+    def forget(self) -> None:
+        """Remove what a run wrote that failed before it had learned anything."""
+        if not self.last.is_file():
+            self.config.unlink(missing_ok=True)
+            self.manifest.unlink(missing_ok=True)
+            for folder in (self.last.parent, self.path):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def checkpoint(self, command: str | None, given: str | None) -> str | None:
         """Return the checkpoint that a command starts from.
@@ -100,20 +116,13 @@ class RunFolder:
             PocketError: If it does not exist or is not a checkpoint.
         """
         if command == "fit" and given is None:
-            return str(self.last) if self.last.is_file() else None
+            return str(self.last) if self.last.is_file() and not self.fresh else None
         named = given in {None, "last", "best"}
         path = self.last.with_name(f"{given or 'last'}.ckpt") if named else Path(str(given))
         from lightning_pocket.tasks.loading import read_checkpoint
 
         read_checkpoint(path)
         return str(path)
-
-    @rank_zero_only
-    def _delete(self) -> None:
-        known = (self.config, self.manifest, self.last)
-        if self.path.is_dir() and any(self.path.iterdir()) and not any(file.exists() for file in known):
-            raise PocketError(f"--fresh: {self.path} does not look like a run, so it is not deleted. Choose another.")
-        shutil.rmtree(self.path, ignore_errors=True)
 
     def _manifest(self) -> dict[str, Any]:
         content: dict[str, Any] = read_json(self.manifest) if self.manifest.is_file() else {}

@@ -103,6 +103,11 @@ def test_a_finished_run_is_left_alone_and_fresh_starts_over(run, options, capsys
     assert last.stat().st_mtime_ns > before
 
 
+def test_fresh_deletes_nothing_while_something_is_wrong(run, options, fails):
+    assert "no such cache" in fails(["fit", *options, "--fresh", "--data.init_args.cache=nowhere"])
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
 @pytest.mark.usefixtures("run")
 def test_other_settings_are_refused_with_the_difference(options, fails):
     message = fails(["fit", *options, "--model.init_args.optimizer.init_args.lr=0.01"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
@@ -109,13 +110,20 @@ class PocketCLI(LightningCLI):
             self.run.begin(self._settings(), fresh=bool(options.fresh))
         options.ckpt_path = self.run.checkpoint(self.subcommand, options.ckpt_path)
 
+    @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except MisconfigurationException as error:
+            raise PocketError(f"trainer: {error}") from error
+
     def before_fit(self) -> None:
         """Check what would otherwise fail after hours, then record the config."""
         record = getattr(self.datamodule, "record", {})
         validated = bool(record.get("split", {}).get("val", True))
         _check_monitors(self.model, self.trainer.callbacks, validated)  # type: ignore[attr-defined]
         self.run.check_data(record)
-        self.run.record(self._settings())
+        self.run.start(self._settings())
         network = self.model.network
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
@@ -129,7 +137,9 @@ class PocketCLI(LightningCLI):
             self.trainer.print(f"{self.run.path}: continuing from {kwargs['ckpt_path']}")
         try:
             self.trainer.fit(**kwargs)
-        except RuntimeError as error:
+        except Exception as error:
+            if self.trainer.global_step == 0:
+                self.run.forget()
             if "loading state_dict" not in str(error):
                 raise
             raise PocketError(

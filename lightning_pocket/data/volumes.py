@@ -66,6 +66,8 @@ class VolumeDataModule(LightningDataModule):
             raise PocketError(
                 f"data.init_args.patch_size: expected three positive numbers of voxels (D, H, W), got {patch_size}."
             )
+        if batch_size < 1:
+            raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
         self.cache = Cache.open(cache)
         self.patch_size = patch_size
         self.batch_size = batch_size
