@@ -70,6 +70,19 @@ def metrics(run_dir, drop):
     return [[row[index] for index in kept] for row in [header, *lines]]
 
 
+def test_ctrl_c_says_how_to_continue(options):
+    arguments = [*program(), "fit", *options, "--trainer.max_epochs=1000"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "parameters; run folder" in process.stdout.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command continues where it stopped" in errors
+    assert "Traceback" not in errors
+
+
 def test_two_processes_share_the_work_and_report_every_case_once(options, tmp_path):
     parallel = ["--trainer.devices=2", "--trainer.strategy=ddp"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

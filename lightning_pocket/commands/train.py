@@ -137,6 +137,10 @@ class PocketCLI(LightningCLI):
             self.trainer.print(f"{self.run.path}: continuing from {kwargs['ckpt_path']}")
         try:
             self.trainer.fit(**kwargs)
+        except SystemExit:
+            if self.trainer.interrupted:  # Lightning turns Ctrl-C into a silent exit
+                raise KeyboardInterrupt from None
+            raise
         except Exception as error:
             if self.trainer.global_step == 0:
                 self.run.forget()
@@ -146,8 +150,6 @@ class PocketCLI(LightningCLI):
                 f"{kwargs['ckpt_path']}: the checkpoint does not fit this network: "
                 f"{str(error).splitlines()[1].strip()} Give the settings it was trained with."
             ) from error
-        if self.trainer.interrupted:
-            raise KeyboardInterrupt
         self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
 
     def test(self, **kwargs: Any) -> None:
