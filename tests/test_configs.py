@@ -19,7 +19,7 @@ def build(monkeypatch, blobs_cache):
         PocketCLI, "_run_subcommand", lambda self, _name: built.update(model=self.model, data=self.datamodule)
     )
 
-    def run(*configs):
+    def run(*configs, options=()):
         train(
             [
                 "fit",
@@ -28,6 +28,7 @@ def build(monkeypatch, blobs_cache):
                 "--data.init_args.patch_size=[64,64,64]",
                 "--model.init_args.network.init_args.widths.base=2",
                 "--run_dir=never_written",
+                *options,
             ]
         )
         return built
@@ -62,6 +63,22 @@ def test_presets_change_what_they_say(build):
 def test_every_config_says_what_it_is(path):
     assert path.read_text(encoding="utf-8").startswith("# "), "begin with a comment that says what the config is for"
     assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+@pytest.mark.parametrize(
+    ("network", "full", "pocket"),
+    [("resnet", 91_895_107, 779_843), ("densenet", 135_896_195, 1_259_075), ("hrnet", 6_492_195, 698_275)],
+)
+def test_the_order_of_network_and_width_does_not_matter(build, network, full, pocket):
+    """PocketNet's Table I with a third class: 33 parameters more than for two."""
+
+    def parameters(*presets):
+        wide = "--model.init_args.network.init_args.widths.base=32"
+        built = build("segment_volumes", *presets, options=[wide])
+        return sum(parameter.numel() for parameter in built["model"].network.parameters())
+
+    assert parameters(network) == full
+    assert parameters(network, "pocket") == parameters("pocket", network) == pocket
 
 
 def test_full_resets_pocket(build):
