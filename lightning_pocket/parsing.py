@@ -59,6 +59,8 @@ def _condense(message: str, options: list[str]) -> str:
     if message.startswith("unrecognized arguments: "):
         option = message.split()[2].partition("=")[0]
         return f"{message}.{_suggestion(option, options)}"
+    if "are required: " in message and ".model" in message:
+        return f"{message}. Name an experiment, such as --config segment_volumes."
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
     reasons = list(dict.fromkeys(line[:300] for line in lines if not _CLUTTER.match(line))) or lines
     given = _GIVEN.findall(message)

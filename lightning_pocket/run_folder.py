@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, write_text
 
 #: Settings that do not change what is learned: a run may continue with others.
-FREE = ("run_dir", "trainer.default_root_dir", "trainer.enable_progress_bar", "trainer.logger")
+FREE = (
+    "run_dir",
+    "data.init_args.num_workers",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "trainer.logger",
+)
+#: What a run writes into its folder: only these are ever deleted.
+OWN = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "test"}
 
 
 class RunFolder:
@@ -55,10 +64,14 @@ class RunFolder:
             PocketError: If it holds a run with other settings; the differences are in the message.
         """
         self.fresh = fresh
+        if self.path.exists() and not self.path.is_dir():
+            raise PocketError(f"--run_dir {self.path}: is a file. Name a folder that is new, empty or a run.")
+        foreign = [entry.name for entry in self.path.iterdir() if entry.name not in OWN] if self.path.is_dir() else []
+        if foreign and not self.config.is_file():
+            raise PocketError(
+                f"--run_dir {self.path}: does not look like a run, it holds {foreign[0]}. Name a folder of its own."
+            )
         if fresh:
-            known = (self.config, self.manifest, self.last)
-            if self.path.is_dir() and any(self.path.iterdir()) and not any(file.exists() for file in known):
-                raise PocketError(f"--fresh: {self.path} does not look like a run, so it is not deleted.")
             return
         if not self.config.is_file():
             return
@@ -92,7 +105,9 @@ class RunFolder:
     def start(self, settings: dict[str, Any]) -> None:
         """Write ``config.yaml``, after deleting the run that was there if it is to start over."""
         if self.fresh:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._remove(OWN)
+        elif not self.finished:
+            self._remove({"test"})  # scores of weights that training is about to change
         write_text(self.config, yaml.safe_dump(settings, sort_keys=False))
 
     @rank_zero_only
@@ -104,6 +119,23 @@ class RunFolder:
             for folder in (self.last.parent, self.path):
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
+
+    def check_held_out(self, record: dict[str, Any]) -> None:
+        """Refuse to test on cases that the run has seen.
+
+        Args:
+            record: Split of the data at hand.
+
+        Raises:
+            PocketError: If a case to be tested was used for training or validation.
+        """
+        used = self._manifest().get("data", {}).get("split", {})
+        seen = sorted({*used.get("train", []), *used.get("val", [])} & {*record.get("split", {}).get("test", [])})
+        if seen:
+            raise PocketError(
+                f"{self.path}: {len(seen)} of the cases to test were used for training or validation, such as "
+                f"{seen[0]!r}. Test with the split of the run, or train a run for this one."
+            )
 
     def checkpoint(self, command: str | None, given: str | None) -> str | None:
         """Return the checkpoint that a command starts from.
@@ -123,6 +155,15 @@ class RunFolder:
 
         read_checkpoint(path)
         return str(path)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        """Delete some of what a run writes, and nothing else that the folder may hold."""
+        for name in names:
+            entry = self.path / name
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
 
     def _manifest(self) -> dict[str, Any]:
         content: dict[str, Any] = read_json(self.manifest) if self.manifest.is_file() else {}

@@ -23,6 +23,7 @@ def nothing_written(tmp_path):
         ("--data.init_args.cache=nowhere", "nowhere: no such cache"),
         ("--data.init_args.split.fold=9", "there is no fold 9"),
         ("--data.init_args.split.val_fraction=0", "watches 'val/dice', but there are no validation cases"),
+        ("--data.init_args.num_workers=-1", "num_workers: expected 0 or more, got -1"),
         ("--data.init_args.batch_size=0", "batch_size: expected at least 1, got 0"),
         ("--trainer.devices=0", "trainer: "),
         ("--model.init_args.loss.init_args.class_weights=[1,2]", "found 2 weights for 3 classes"),
@@ -70,8 +71,9 @@ def test_fresh_does_not_delete_a_folder_that_is_no_run(options, fails, tmp_path)
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    message = fails(["fit", *options, f"--run_dir={precious}", "--fresh"])
-    assert "does not look like a run" in message
+    for extra in ([], ["--fresh"]):
+        message = fails(["fit", *options, f"--run_dir={precious}", *extra])
+        assert "does not look like a run, it holds thesis.txt" in message
     assert (precious / "thesis.txt").read_text(encoding="utf-8") == "years of work"
 
 

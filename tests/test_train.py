@@ -103,6 +103,28 @@ def test_a_finished_run_is_left_alone_and_fresh_starts_over(run, options, capsys
     assert last.stat().st_mtime_ns > before
 
 
+def test_fresh_deletes_only_what_a_run_writes(run, options):
+    (run / "notes.md").write_text("mine", encoding="utf-8")
+    (run / "test").mkdir()
+    (run / "test" / "cases.csv").write_text("old", encoding="utf-8")
+    main(["fit", *options, "--fresh"])
+    assert (run / "notes.md").read_text(encoding="utf-8") == "mine"
+    assert not (run / "test").exists()
+
+
+def test_cases_that_were_trained_on_are_not_tested(run, fails):
+    message = fails(["test", f"--run_dir={run}", "--data.init_args.split.fold=1"])
+    assert "of the cases to test were used for training or validation" in message
+    assert not (run / "test").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(run, options, fails, tmp_path):
+    other = tmp_path / "other"
+    main(["fit", *options, f"--run_dir={other}", "--model.init_args.network.init_args.widths.base=6"])
+    message = fails(["test", f"--run_dir={run}", f"--ckpt_path={other}/checkpoints/last.ckpt"])
+    assert "does not fit this network" in message
+
+
 def test_fresh_deletes_nothing_while_something_is_wrong(run, options, fails):
     assert "no such cache" in fails(["fit", *options, "--fresh", "--data.init_args.cache=nowhere"])
     assert (run / "checkpoints" / "last.ckpt").is_file()

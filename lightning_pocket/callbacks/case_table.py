@@ -49,7 +49,7 @@ class CaseTable(Callback):
             write_csv(path, list(rows[0]), rows)
             shown = [[row["subject"], *(f"{row[name]:.4f}" for name in scores)] for row in rows]
             shown.append([f"mean of {len(rows)}", *(f"{means[name]:.4f}" for name in scores)])
-            print_table(["case", *scores], shown, title="Dice on the prepared grid")
+            print_table(["case", *scores], shown, title=f"Dice on the prepared grid, {trainer.ckpt_path}")
             trainer.print(f"written: {path}")
 
 

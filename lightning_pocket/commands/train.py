@@ -26,6 +26,9 @@ from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.tasks import BaseTask
 
+#: What torch says when weights do not fit a network.
+MISFIT = "loading state_dict"
+
 #: Messages of Lightning that advertise, or warn of what our configs do on purpose.
 NOISE = (
     "args parameter is intended to run from within Python",
@@ -144,17 +147,22 @@ class PocketCLI(LightningCLI):
         except Exception as error:
             if self.trainer.global_step == 0:
                 self.run.forget()
-            if "loading state_dict" not in str(error):
+            if MISFIT not in str(error):
                 raise
-            raise PocketError(
-                f"{kwargs['ckpt_path']}: the checkpoint does not fit this network: "
-                f"{str(error).splitlines()[1].strip()} Give the settings it was trained with."
-            ) from error
+            raise _misfit(error, kwargs["ckpt_path"]) from error
         self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
 
     def test(self, **kwargs: Any) -> None:
         """Test, without the table of means that Lightning adds below ours."""
-        self.trainer.test(**kwargs | {"verbose": False})
+        self.run.check_held_out(getattr(self.datamodule, "record", {}))
+        if not self.run.finished:
+            self.trainer.print(f"{self.run.path}: training has not finished; these are the scores so far.")
+        try:
+            self.trainer.test(**kwargs | {"verbose": False})
+        except RuntimeError as error:
+            if MISFIT not in str(error):
+                raise
+            raise _misfit(error, kwargs["ckpt_path"]) from error
 
     def _settings(self) -> dict[str, Any]:
         """Return the config as plain values, without what does not change the result."""
@@ -164,6 +172,14 @@ class PocketCLI(LightningCLI):
         for key in ("config", "ckpt_path", "weights_only", "fresh"):
             settings.pop(key, None)
         return settings
+
+
+def _misfit(error: Exception, checkpoint: str | None) -> PocketError:
+    """Return a clear error for weights that do not fit the network."""
+    return PocketError(
+        f"{checkpoint}: the checkpoint does not fit this network: {str(error).splitlines()[1].strip()} "
+        "Give the settings it was trained with."
+    )
 
 
 def _with_configs(arguments: list[str]) -> list[str]:

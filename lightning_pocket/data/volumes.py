@@ -68,6 +68,8 @@ class VolumeDataModule(LightningDataModule):
             )
         if batch_size < 1:
             raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
+        if num_workers < 0:
+            raise PocketError(f"data.init_args.num_workers: expected 0 or more, got {num_workers}.")
         self.cache = Cache.open(cache)
         self.patch_size = patch_size
         self.batch_size = batch_size
