@@ -310,3 +310,19 @@ def test_folds_of_the_table(tmp_path: Path, cache: Path, capsys: Capture) -> Non
 def test_settings_that_are_refused(data: Path, cache: Path, capsys: Capture, options: list[str], message: str) -> None:
     assert message in refused(capsys, data, cache, *options)
     assert not cache.exists()
+
+
+def test_a_damaged_cache_is_mended(blobs, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    command = ["prepare", str(blobs), f"--output={cache}", "--workers=1"]
+    main(command)
+    image = cache / "cases" / "case_03" / "image.npy"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    (cache / "cases" / "case_05" / "case.json").unlink()
+    capsys.readouterr()
+    main(command)
+    assert "up to date" not in capsys.readouterr().out
+    assert image.read_bytes() == whole
+    main(command)
+    assert "up to date" in capsys.readouterr().out

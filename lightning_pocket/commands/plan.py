@@ -38,6 +38,8 @@ def plan(
     proposed = make_plan(opened, max_depth, max_patch, batch_voxels)
     text = to_yaml(proposed, opened, max_patch, batch_voxels)
     path = Path(output)
+    if path.is_dir():
+        raise PocketError(f"output: {path} is a folder; name the file to write, such as {path / 'plan.yaml'}.")
     if path.exists() and not fresh and path.read_text(encoding="utf-8") != text:
         raise PocketError(f"{path}: exists with another content; use --fresh to overwrite it or another --output.")
     write_text(path, text)

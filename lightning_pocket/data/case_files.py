@@ -17,7 +17,7 @@ from lightning_pocket.data.images import read_label, read_volume, source_files
 from lightning_pocket.data.layouts import Case
 from lightning_pocket.data.preprocess import Resolved, apply
 from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import partial_path, read_json, sha256, to_json, write_json
+from lightning_pocket.storage import load_array, partial_path, read_json, sha256, to_json, write_json
 
 FOREGROUND_VOXELS = 10_000  # per class and case, kept for drawing patches around a class
 _FILES = ("image.npy", "label.npy", "foreground.npy", "case.json")
@@ -123,10 +123,23 @@ def _kept(task: FingerprintTask, key: Mapping[str, Any]) -> Inspection | None:
 
 def is_prepared(task: PrepareTask) -> bool:
     """Tell whether the case is already in the cache, from the same sources and settings."""
-    if not all((task.folder / name).is_file() for name in _FILES):
+    if not is_whole(task.folder):
         return False
     data = read_json(task.folder / "case.json")
     return bool(data.get("hash") == task.hash and data.get("sources") == task.sources)
+
+
+def is_whole(folder: Path) -> bool:
+    """Tell whether every file of a prepared case is there and as long as it says."""
+    if not all((folder / name).is_file() for name in _FILES):
+        return False
+    try:
+        for name in _FILES:
+            if name.endswith(".npy"):
+                load_array(folder / name)
+    except PocketError:
+        return False
+    return True
 
 
 def prepare_case(task: PrepareTask) -> None:

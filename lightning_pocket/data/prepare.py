@@ -16,6 +16,7 @@ from lightning_pocket.data.case_files import (
     PrepareTask,
     fingerprint_case,
     is_prepared,
+    is_whole,
     prepare_case,
 )
 from lightning_pocket.data.checks import Fault, Inspection, found_labels
@@ -103,7 +104,7 @@ def is_up_to_date(preparation: Preparation, output: Path) -> bool:
     if not (output / "dataset.json").is_file():
         return False
     dataset = read_dataset(output)
-    if not all((output / "cases" / subject / "case.json").is_file() for subject in dataset["subjects"]):
+    if not all(is_whole(output / "cases" / subject) for subject in dataset["subjects"]):
         return False
     found = differences(output, dataset, preparation.settings, preparation.cases, preparation.folds)
     if found:

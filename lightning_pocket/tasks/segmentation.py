@@ -91,7 +91,7 @@ class SegmentationTask(BaseTask):
             rank_zero_warn(
                 f"epoch {self.current_epoch}: every voxel of the validation images was predicted as background. If "
                 "this goes on, lower the learning rate, raise data.init_args.sampler.init_args.probability, or try "
-                "--config presets/dice_ce."
+                "--config dice_ce."
             )
         self.val_dice.reset()
         self.val_loss.reset()
