@@ -75,11 +75,14 @@ class SegmentationTask(BaseTask):
         return loss
 
     @override
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Return ``predicted``: the class of each voxel ``(B, *S)``."""
         logits = self.logits(batch["image"])
         counted = sum(map(bool, batch["subject"]))
         self.val_loss.update(self.loss(logits, batch["label"]), weight=float(counted))
-        self.val_dice.update(logits.argmax(1), batch["label"], batch["subject"])
+        predicted = logits.argmax(1)
+        self.val_dice.update(predicted, batch["label"], batch["subject"])
+        return {"predicted": predicted}
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -98,7 +101,7 @@ class SegmentationTask(BaseTask):
 
     @override
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Return ``rows``: the results of each case, on the prepared grid."""
+        """Return ``predicted``, the class of each voxel ``(B, *S)``, and ``rows``, the scores of each case."""
         predicted = self.logits(batch["image"]).argmax(1)
         result = dice_per_class(predicted, batch["label"], len(self.info.classes))
         rows = [
@@ -114,7 +117,7 @@ class SegmentationTask(BaseTask):
             )
             if subject
         ]
-        return {"rows": rows}
+        return {"predicted": predicted, "rows": rows}
 
     def _foreground(self) -> list[str]:
         return [name.replace(" ", "_").replace("/", "_") for name in self.info.classes[1:]]
