@@ -11,6 +11,9 @@ from torch import Tensor
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import SlidingWindow, gaussian_importance, window_starts
+from lightning_pocket.inference.slab import Slab
+from lightning_pocket.inference.sliding_window import _in_memory
+from lightning_pocket.inference.window_predictor import WindowPredictor
 
 AWKWARD = [  # image, patch
     ((13, 17, 11), (8, 8, 8)),
@@ -108,7 +111,7 @@ def test_window_batch_changes_nothing(window_batch):
 
     found = SlidingWindow(window_batch=window_batch)(predict, image, (8, 8, 8))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert max(seen) == min(window_batch, sum(seen))
+    assert max(seen) == min(window_batch, sum(seen) // len(window_starts(13, 8, 0.5)))  # those of one slab
 
 
 def test_one_window_is_the_prediction_itself():
@@ -126,9 +129,9 @@ def test_output_is_float32_under_autocast():
             assert SlidingWindow()(network, random_image(size), (8, 8)).dtype == torch.float32
 
 
-def peak_bytes_while_predicting(overlap: float) -> tuple[int, int]:
+def peak_bytes_while_predicting(overlap: float, planes: int = 32, whole: bool = True) -> tuple[int, int]:
     """Return the windows predicted and the most bytes of tensors alive at any of them, beside what was alive before."""
-    image = random_image((32, 32, 32), channels=1)
+    image = random_image((planes, 32, 32), channels=1)
     windows, peak = 0, 0
 
     def alive() -> int:
@@ -142,7 +145,11 @@ def peak_bytes_while_predicting(overlap: float) -> tuple[int, int]:
 
     gc.collect()
     before = alive()
-    SlidingWindow(overlap)(predict, image, (16, 16, 16))
+    if whole:
+        SlidingWindow(overlap)(predict, image, (16, 16, 16))
+    else:
+        for _ in SlidingWindow(overlap).slabs(predict, image, (16, 16, 16)):
+            pass
     return windows, peak
 
 
@@ -151,8 +158,108 @@ def test_memory_does_not_grow_with_the_number_of_windows():
     few, many = peak_bytes_while_predicting(0.0), peak_bytes_while_predicting(0.5)
     assert (few[0], many[0]) == (8, 27)
     assert few[1] == many[1]
-    # The mean of three classes and the weights, the window's weights and the crop, and room for one window.
-    assert 4 * volume <= many[1] <= 4 * volume + 3 * window
+    # The output of three classes, a slab of half the planes for three means and the weights, and room for one window.
+    assert 5 * volume <= many[1] <= 5 * volume + 3 * window
+
+
+def test_memory_of_slabs_does_not_grow_with_the_number_of_planes():
+    short, long = (peak_bytes_while_predicting(0.5, planes, whole=False) for planes in (32, 160))
+    assert long[0] == 19 * 9
+    assert short[1] == long[1]
+
+
+@pytest.mark.parametrize(("size", "patch"), AWKWARD)
+def test_slabs_are_the_whole_prediction_in_order(size, patch):
+    image = random_image(size, batch=2)
+    expected = SlidingWindow()(position, image, patch)
+    end = 0
+    for first, slab in SlidingWindow().slabs(position, image, patch):
+        assert first == end
+        end = first + slab.shape[2]
+        torch.testing.assert_close(slab, expected[:, :, first:end], rtol=0, atol=0)
+    assert end == size[0]
+
+
+@pytest.mark.parametrize(("size", "patch"), AWKWARD)
+def test_count_is_the_number_of_windows(size, patch):
+    windows = 0
+
+    def predict(x: Tensor) -> Tensor:
+        nonlocal windows
+        windows += 1
+        return x
+
+    SlidingWindow()(predict, random_image(size), patch)
+    assert SlidingWindow().count(size, patch) == windows
+
+
+@pytest.mark.parametrize("size", [(8, 8), (11, 13), (8, 8, 8), (9, 8, 11)])
+def test_flips_average_every_flipped_prediction(size):
+    patch = (8,) * len(size)
+    weight = torch.randn(2, 2, *[3] * len(size), generator=torch.Generator().manual_seed(1))
+    convolve = torch.nn.functional.conv2d if len(size) == 2 else torch.nn.functional.conv3d
+
+    def predict(x: Tensor) -> Tensor:
+        return convolve(x, weight, padding=1)
+
+    def flipped(x: Tensor) -> Tensor:
+        axes = [axis + 2 for axis in range(len(size))]
+        subsets = [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+        return torch.stack([predict(x.flip(c)).flip(c) for c in subsets]).mean(0)
+
+    image = random_image(size)
+    found = SlidingWindow(flips=True)(predict, image, patch)
+    torch.testing.assert_close(found, SlidingWindow()(flipped, image, patch), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, SlidingWindow()(predict, image, patch), atol=1e-2)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_fewer_windows_at_a_time_where_memory_is_short(error):
+    image = random_image((13, 17, 11))
+    seen = []
+
+    def predict(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        if len(x) > 2:
+            raise error
+        return position(x)
+
+    with pytest.warns(UserWarning, match="8 windows at a time do not fit into memory: going on with 4"):
+        found = SlidingWindow(window_batch=12)(predict, image, (8, 8, 8))
+    assert torch.equal(found, SlidingWindow()(position, image, (8, 8, 8)))
+    assert seen[:3] == [8, 4, 2]
+    assert max(seen[3:]) == 2  # it is not tried again
+
+
+def test_the_mean_moves_to_the_cpu_before_giving_up():
+    """Meta tensors stand for a device whose memory runs out once the mean is kept on it."""
+    slab = Slab((1, 2, 8, 8), torch.ones(8, 8), torch.device("meta"))
+    moved = []
+    slab.move_to_cpu = lambda: moved.append(True)  # meta tensors have no values to move
+
+    def predict(x: Tensor) -> Tensor:
+        if not moved:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x
+
+    assert torch.equal(_in_memory(WindowPredictor(predict), [torch.ones(1, 2, 8, 8)], slab)[0], torch.ones(1, 2, 8, 8))
+    assert moved
+
+
+def test_a_window_too_large_for_memory_is_a_clear_error():
+    def predict(_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(PocketError, match="a single window of 8x8x8 voxels does not fit"):
+        SlidingWindow(window_batch=2)(predict, random_image((8, 8, 8)), (8, 8, 8))
+
+
+def test_other_errors_of_the_network_are_not_hidden():
+    def predict(_: Tensor) -> Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        SlidingWindow(window_batch=2)(predict, random_image((9, 8, 8)), (8, 8, 8))
 
 
 @pytest.mark.parametrize(

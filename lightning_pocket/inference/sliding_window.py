@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from types import EllipsisType
 from typing import Literal
 
 import torch
@@ -16,8 +15,8 @@ from torch.nn import functional as F
 from lightning_pocket.errors import PocketError
 
 from .importance import gaussian_importance
-
-Window = tuple[EllipsisType | slice, ...]  # leading axes whole, then a slice for each spatial axis
+from .slab import Slab, Window
+from .window_predictor import WindowPredictor, free_cached_memory, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,22 @@ class SlidingWindow:
     ``mean += (output - mean) * w / (W + w)``, where ``W`` is the sum of the weights so far: windows that agree come
     back exactly, whatever the weights, and no division over the whole image is needed at the end.
 
-    Memory: the image, the mean (``K`` volumes per item), the weights (one volume) and the windows of one batch. It
-    does not depend on the number of windows. Gradients and precision are the caller's choice: call it under
-    ``torch.no_grad()`` or ``torch.inference_mode()``, and under ``torch.autocast`` if you like.
+    Memory: the windows of one batch, and the mean and weights of one slab: as many planes along the first spatial axis
+    as a window has. Slabs are handed out as soon as no window can change them any more (:meth:`slabs`), so what is
+    needed depends neither on the number of windows nor on the length of that axis. The mean is kept where the outputs
+    are; the image may lie elsewhere. When memory runs out, fewer windows are predicted at a time, then the mean is kept
+    on the CPU; only when a single window does not fit is there an error.
+
+    Gradients and precision are the caller's choice: call it under ``torch.no_grad()`` or ``torch.inference_mode()``,
+    and under ``torch.autocast`` if you like.
 
     Args:
         overlap: Fraction of a window that the next one repeats, in [0, 1).
         importance: How voxels of a window count: ``"gaussian"`` trusts the centre, ``"uniform"`` all voxels alike.
         sigma_scale: Standard deviation of the Gaussian as a fraction of the window.
-        window_batch: Windows predicted at a time.
+        window_batch: Windows predicted at a time, at most those of one slab.
+        flips: Predict each window in every combination of flipped axes too, and average: 4 times the work in 2D, 8
+            times in 3D.
 
     Raises:
         PocketError: If a setting is out of range.
@@ -47,6 +53,7 @@ class SlidingWindow:
     importance: Literal["gaussian", "uniform"] = "gaussian"
     sigma_scale: float = 0.125
     window_batch: int = 1
+    flips: bool = False
 
     def __post_init__(self) -> None:
         _check_overlap(self.overlap)
@@ -75,46 +82,88 @@ class SlidingWindow:
         Raises:
             PocketError: If the patch does not fit the number of axes, or the output has another size than its input.
         """
+        output_BKS: Tensor | None = None
+        for first, slab in self.slabs(predict, image_BCS, patch_size):
+            if output_BKS is None:
+                output_BKS = image_BCS.new_empty(*slab.shape[:2], *image_BCS.shape[2:], dtype=torch.float32)
+            output_BKS[:, :, first : first + slab.shape[2]] = slab
+        if output_BKS is None:
+            raise PocketError(f"image: found shape {tuple(image_BCS.shape)}; expected at least one voxel on each axis.")
+        return output_BKS
+
+    def slabs(
+        self, predict: Callable[[Tensor], Tensor], image_BCS: Tensor, patch_size: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the prediction in slabs along the first spatial axis, in order and without gaps.
+
+        Args:
+            predict: As in :meth:`__call__`; it may return its outputs on another device than the image's.
+            image_BCS: ``(B, C, *S)`` images, 2D or 3D.
+            patch_size: Voxels of a window along each spatial axis.
+
+        Yields:
+            First plane of the slab, and the slab ``(B, K, planes, *S[1:])``, float32, on the device of the outputs or
+            on the CPU. The next slab overwrites it.
+
+        Raises:
+            PocketError: As in :meth:`__call__`, and if a single window does not fit into memory.
+        """
         size = image_BCS.shape[2:]
         if len(patch_size) != len(size) or min(patch_size) < 1:
             raise PocketError(
                 f"patch_size: found {list(patch_size)} for an image of {len(size)} spatial axes; "
                 "give at least 1 voxel for each axis."
             )
-        image_BCS, inner = _pad(image_BCS, patch_size)
+        image_BCS, (planes, *rest) = _pad(image_BCS, patch_size)
+        predictor = WindowPredictor(predict, self.flips)
         if list(image_BCS.shape[2:]) == list(patch_size):
-            output_BKS = _predict(predict, image_BCS).float()
-        else:
-            output_BKS = self._average(predict, image_BCS, patch_size)
-        return output_BKS[inner]
+            yield 0, _in_memory(predictor, [image_BCS], None)[0][:, :, planes, *rest]
+            return
+        for first, mean_BKS in self._means(predictor, image_BCS, patch_size):
+            low, high = max(first, planes.start), min(first + mean_BKS.shape[2], planes.stop)
+            if low < high:
+                yield low - planes.start, mean_BKS[:, :, low - first : high - first, *rest]
 
-    def _average(self, predict: Callable[[Tensor], Tensor], image_BCS: Tensor, patch_size: Sequence[int]) -> Tensor:
-        window_weight = self._window_weight(patch_size).to(image_BCS.device)
-        weight_S = torch.zeros(image_BCS.shape[2:], device=image_BCS.device)
-        mean_BKS: Tensor | None = None
-        windows = self._windows(image_BCS.shape[2:], patch_size)
-        for first in range(0, len(windows), self.window_batch):
-            batch = windows[first : first + self.window_batch]
-            crops = torch.cat([image_BCS[window] for window in batch])
-            outputs = _predict(predict, crops)
-            if mean_BKS is None:
-                mean_BKS = weight_S.new_zeros(len(image_BCS), outputs.shape[1], *weight_S.shape)
-            for window, output_BKS in zip(batch, outputs.chunk(len(batch)), strict=True):
-                total = weight_S[window].add_(window_weight)
-                mean_BKS[window].lerp_(output_BKS.float(), window_weight / total)
-            del crops, outputs, output_BKS  # or the next batch would be predicted beside this one
-        if mean_BKS is None:
-            raise PocketError(f"image: found shape {tuple(image_BCS.shape)}; expected at least one voxel on each axis.")
-        return mean_BKS
+    def count(self, size: Sequence[int], patch_size: Sequence[int]) -> int:
+        """Return the number of windows that cover an image.
 
-    def _window_weight(self, patch_size: Sequence[int]) -> Tensor:
-        if self.importance == "uniform":
-            return torch.ones(*patch_size)
-        return gaussian_importance(patch_size, self.sigma_scale)
+        Args:
+            size: Voxels of the image along each spatial axis.
+            patch_size: Voxels of a window along each spatial axis.
+        """
+        pairs = zip(size, patch_size, strict=True)
+        return math.prod(len(window_starts(max(n, patch), patch, self.overlap)) for n, patch in pairs)
 
-    def _windows(self, size: Sequence[int], patch_size: Sequence[int]) -> list[Window]:
-        starts = [window_starts(n, patch, self.overlap) for n, patch in zip(size, patch_size, strict=True)]
-        return [_window(corner, patch_size) for corner in product(*starts)]
+    def _means(
+        self, predictor: WindowPredictor, image_BCS: Tensor, patch_size: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield first plane and weighted mean of finished slabs of the padded image."""
+        size = image_BCS.shape[2:]
+        starts, *others = (window_starts(n, patch, self.overlap) for n, patch in zip(size, patch_size, strict=True))
+        slab: Slab | None = None
+        for first, following in zip(starts, [*starts[1:], size[0]], strict=True):
+            windows = [_window(corner, patch_size) for corner in product([first], *others)]
+            for done in range(0, len(windows), self.window_batch):
+                batch = windows[done : done + self.window_batch]
+                outputs = _in_memory(predictor, [image_BCS[window] for window in batch], slab)
+                if slab is None:
+                    shape = (len(image_BCS), outputs[0].shape[1], patch_size[0], *size[1:])
+                    slab = self._slab(shape, patch_size, outputs[0].device)
+                slab.add(outputs, [(..., slice(None), *window[2:]) for window in batch])
+                del outputs  # or the next batch would be predicted beside this one
+            if slab is not None:
+                yield first, slab.mean[:, :, : following - first]
+                slab.shift(following - first)
+
+    def _slab(self, shape: Sequence[int], patch_size: Sequence[int], device: torch.device) -> Slab:
+        uniform = self.importance == "uniform"
+        weight = torch.ones(*patch_size) if uniform else gaussian_importance(patch_size, self.sigma_scale)
+        try:
+            return Slab(shape, weight, device)
+        except RuntimeError as error:
+            if device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        return Slab(shape, weight, torch.device("cpu"))
 
 
 def window_starts(size: int, patch: int, overlap: float) -> list[int]:
@@ -141,12 +190,12 @@ def window_starts(size: int, patch: int, overlap: float) -> list[int]:
     return [*range(0, size - patch, step), size - patch]
 
 
-def _pad(image_BCS: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, Window]:
-    """Return the image, at least as large as the patch, and where the original lies in it."""
+def _pad(image_BCS: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, list[slice]]:
+    """Return the image, at least as large as the patch, and where the original lies in it along each spatial axis."""
     size = image_BCS.shape[2:]
     missing = [max(0, patch - n) for n, patch in zip(size, patch_size, strict=True)]
     before = [m // 2 for m in missing]
-    inner = _window(before, size)
+    inner = [slice(start, start + n) for start, n in zip(before, size, strict=True)]
     if not any(missing):
         return image_BCS, inner
     margins = [(b, m - b) for b, m in zip(before, missing, strict=True)]
@@ -158,16 +207,24 @@ def _window(corner: Sequence[int], size: Sequence[int]) -> Window:
     return (..., *spatial)
 
 
-def _predict(predict: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
-    outputs = predict(crops)
-    if outputs.shape[0] != crops.shape[0] or outputs.shape[2:] != crops.shape[2:]:
-        raise PocketError(
-            f"predict: found an output of shape {tuple(outputs.shape)} for windows of shape {tuple(crops.shape)}; "
-            "expected the same batch and spatial size. Choose a patch_size that the network returns unchanged."
-        )
-    return outputs
-
-
 def _check_overlap(overlap: float) -> None:
     if not 0 <= overlap < 1:
         raise PocketError(f"overlap: found {overlap}; give a fraction from 0 to below 1.")
+
+
+def _in_memory(predictor: WindowPredictor, crops: Sequence[Tensor], slab: Slab | None) -> list[Tensor]:
+    """Return the outputs of windows; where memory runs out, make room by moving the slab to the CPU."""
+    try:
+        return predictor(crops)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if slab is None or slab.mean.device.type == "cpu":
+            size = "x".join(map(str, crops[0].shape[2:]))
+            raise PocketError(
+                f"out of memory: a single window of {size} voxels does not fit. Use a device with more memory, such "
+                "as the CPU, or lower precision."
+            ) from error
+    slab.move_to_cpu()
+    free_cached_memory()
+    return predictor(crops)
