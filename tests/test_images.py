@@ -94,6 +94,12 @@ def test_dicom_series(tmp_path: Path) -> None:
     assert read_header(folder).size == volume.shape[::-1]
 
 
+@pytest.mark.parametrize("step", [1.2, 0.7, 1 / 3])
+def test_slices_that_are_uneven_by_rounding_are_read(tmp_path: Path, step: float) -> None:
+    folder = write_dicom(tmp_path / "ct", make_case(0)[0].astype(np.int16), (step, 1.0, 1.0))
+    assert read_volume(folder).spacing[0] == pytest.approx(step, rel=1e-6)
+
+
 def test_dicom_folder_must_hold_one_whole_series(tmp_path: Path) -> None:
     volume = make_case(0)[0].astype(np.int16)
     (tmp_path / "empty").mkdir()

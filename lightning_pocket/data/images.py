@@ -22,8 +22,10 @@ from lightning_pocket.storage import partial_path
 # ITK prints C++ warnings that name no case; what matters of them is checked and reported here.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
-# The series reader notes gaps between slices under this key, in mm.
+# The series reader notes under this key that slices are not evenly spaced, be it by rounding alone.
 _UNEVEN_SLICES = "ITK_non_uniform_sampling_deviation"
+# How far a slice may be from where even spacing puts it, as a fraction of the spacing.
+_EVEN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,11 +238,25 @@ def _read_itk(path: Path) -> sitk.Image:
     with _one_line_errors(path):
         reader.SetFileNames([str(file) for file in files])
         image = reader.Execute()
-    if image.HasMetaDataKey(_UNEVEN_SLICES):
+    if image.HasMetaDataKey(_UNEVEN_SLICES) and _unevenness(files) > _EVEN:
         raise ImageError(
             path, "DICOM slices are missing or unevenly spaced", "complete the series or resample it to even slices"
         )
     return image
+
+
+def _unevenness(files: Sequence[Path]) -> float:
+    """Return how far a slice is at most from where even spacing puts it, as a fraction of the spacing."""
+    reader = sitk.ImageFileReader()
+    positions = []
+    for file in files:
+        reader.SetFileName(str(file))
+        reader.ReadImageInformation()
+        positions.append(reader.GetOrigin())
+    found = np.array(positions)
+    even = np.linspace(found[0], found[-1], len(found))
+    spacing = np.linalg.norm(found[-1] - found[0]) / (len(found) - 1)
+    return float(np.linalg.norm(found - even, axis=1).max() / spacing) if spacing else np.inf
 
 
 @contextlib.contextmanager
