@@ -103,7 +103,9 @@ def _run_function(name: str, arguments: list[str]) -> None:
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     for action in parser._actions:
         fields = vars(action)
-        if isinstance(action.default, bool):  # an option without a value is true
+        if (
+            isinstance(action.default, bool) or fields.get("_typehint") == bool | None
+        ):  # an option without a value is true
             fields |= {"nargs": "?", "const": True}
         elif not action.option_strings and fields.get("_typehint") == list[str]:  # names separated by spaces
             fields |= {"nargs": "+", "metavar": action.dest, "_typehint": str}

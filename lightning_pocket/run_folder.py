@@ -22,7 +22,7 @@ FREE = (
     "trainer.logger",
 )
 #: What a run writes into its folder: only these are ever deleted.
-OWN = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "test"}
+OWN = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "pictures", "tensorboard", "test", "wandb"}
 
 
 class RunFolder:
@@ -33,9 +33,13 @@ class RunFolder:
         config.yaml            every setting
         manifest.json          versions, seed, git commit, data, whether it finished
         metrics.csv            one row per step that logged something
+        tensorboard/           the same for TensorBoard
+        wandb/                 the same for W&B, with --config wandb
         checkpoints/last.ckpt  where the run continues
         checkpoints/best.ckpt  the weights with the best monitored metric
+        pictures/              validation cases, image, truth and prediction
         test/cases.csv         one row per tested case
+        test/pictures/         the same for tested cases
 
     Args:
         path: The folder; need not exist yet.
@@ -116,6 +120,7 @@ class RunFolder:
         if not self.last.is_file():
             self.config.unlink(missing_ok=True)
             self.manifest.unlink(missing_ok=True)
+            self._remove(("tensorboard", "wandb"))
             for folder in (self.last.parent, self.path):
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,26 @@ def load_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
+        raise PocketError(f"{path}: missing or damaged ({error}). Run `pocket prepare` with --fresh.") from error
+
+
+def load_compressed(path: Path) -> np.ndarray:
+    """Read the one array of an ``.npz`` file.
+
+    Args:
+        path: File that ``numpy.savez_compressed`` wrote.
+
+    Returns:
+        The array.
+
+    Raises:
+        PocketError: If the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            array: np.ndarray = content["arr_0"]
+            return array
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise PocketError(f"{path}: missing or damaged ({error}). Run `pocket prepare` with --fresh.") from error
 
 

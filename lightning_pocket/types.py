@@ -7,10 +7,14 @@ Letters used in shapes: B batch, C channels, K classes, S all spatial axes, D H 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:  # preparing data must not wait for torch
+    import numpy as np
     from torch import Tensor
+
+#: Metric of a segmented case -> whether more is better. The names are the columns of tables with one row per case.
+CASE_METRICS: dict[str, bool] = {"dice": True, "hd95_mm": False, "asd_mm": False, "surface_dice": True}
 
 
 class Batch(TypedDict):
@@ -18,7 +22,7 @@ class Batch(TypedDict):
 
     Attributes:
         image: ``(B, C, *S)`` float32, preprocessed intensities.
-        label: ``(B, *S)`` integers, class of each voxel, 0 is background.
+        label: ``(B, *S)`` integers, class of each voxel, 0 is background, ``DatasetInfo.ignore_index`` does not count.
         subject: Case identifiers, one per item; an empty one marks an item that is repeated only to keep processes
             in step, and is not counted.
     """
@@ -26,6 +30,30 @@ class Batch(TypedDict):
     image: Tensor
     label: Tensor
     subject: list[str]
+
+
+class Original(Protocol):
+    """One case on the grid of its own files, for scores that compare with those of other tools."""
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm along each spatial axis."""
+
+    def label(self) -> np.ndarray:
+        """Return the class index of each voxel of the original grid."""
+
+    def restore(self, predicted: np.ndarray) -> np.ndarray:
+        """Bring predicted class indices from the prepared to the original grid."""
+
+
+class CaseBatch(Batch):
+    """Whole cases to be tested.
+
+    Attributes:
+        original: One per item.
+    """
+
+    original: list[Original]
 
 
 @dataclass(frozen=True)
@@ -38,6 +66,7 @@ class DatasetInfo:
         patch_size: Voxels of a training patch along each spatial axis.
         spacing: Voxel size of the prepared images in mm along each spatial axis.
         preprocessing: Settings and statistics that turn a raw image into a prepared one.
+        ignore_index: Label of the voxels that do not count; None where all of them count.
     """
 
     channels: list[str]
@@ -45,6 +74,7 @@ class DatasetInfo:
     patch_size: list[int]
     spacing: list[float] | None = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    ignore_index: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain types, fit for a checkpoint or JSON."""

@@ -76,6 +76,26 @@ def blobs_cache(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
+@pytest.fixture(scope="session")
+def trained(blobs_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that segments the tiny volumes well."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    network = {"depth": 2, "widths.base": 4}
+    arguments = {
+        "run_dir": run,
+        "data.init_args.cache": blobs_cache,
+        "data.init_args.patch_size": [8, 16, 16],
+        "data.init_args.patches_per_epoch": 24,
+        "model.init_args.optimizer.init_args.lr": 0.02,
+        "trainer.max_epochs": 5,
+        "trainer.accelerator": "cpu",
+        "trainer.enable_progress_bar": "false",
+    } | {f"model.init_args.network.init_args.{name}": value for name, value in network.items()}
+    configs = ["--config=segment_volumes", "--config=pocket", "--config=no_augmentation"]
+    main(["fit", *configs, *(f"--{name}={value}" for name, value in arguments.items())])
+    return run
+
+
 @pytest.fixture
 def options(blobs_cache: Path, tmp_path: Path) -> list[str]:
     """Options of a training that takes a second or two."""

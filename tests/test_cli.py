@@ -18,11 +18,11 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "heavy: nothing" in result.stdout
-    for command in ("fit", "test", "check", "prepare", "plan", "demo"):
+    for command in ("fit", "test", "check", "prepare", "plan", "demo", "infer", "evaluate"):
         assert f"\n  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "prepare", "plan", "compare", "synthesize", "demo"])
+@pytest.mark.parametrize("command", ["check", "prepare", "plan", "compare", "synthesize", "demo", "infer", "evaluate"])
 def test_help_of_light_commands_does_not_import_torch(command):
     code = (
         "import sys; from lightning_pocket.cli import main\n"

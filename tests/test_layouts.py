@@ -72,7 +72,8 @@ def test_nnunet_lists_cases_that_lack_a_file(tmp_path: Path) -> None:
     ("labels", "message"),
     [
         ({"background": 0, "whole": [1, 2]}, r"labels: 'whole' is a region \[1, 2\]"),
-        ({"background": 0, "organ": 1, "ignore": 2}, "an 'ignore' label is not supported"),
+        ({"background": 0, "ignore": 2, "Ignore": 3}, "'ignore' has the values 2, 3; give one"),
+        ({"ignore": 0, "organ": 1}, "'ignore' has the values 0; give one value above 0"),
         ({"organ": 1}, "0 is not declared"),
         ({"background": 0, "organ": "one"}, "expected a whole number"),
     ],

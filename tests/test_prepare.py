@@ -124,7 +124,7 @@ def test_same_bytes_whatever_the_number_of_workers(data: Path, tmp_path: Path) -
     prepare(data, tmp_path / "one")
     prepare(data, tmp_path / "two", workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assert len(contents(tmp_path / "one")) == 3 * 5 + 2
+    assert len(contents(tmp_path / "one")) == 3 * 6 + 2
 
 
 KILLED = """

@@ -2,7 +2,9 @@
 
 import csv
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from lightning_pocket.cli import main
 
@@ -43,6 +45,73 @@ def test_hippocampus_learns_from_the_first_epochs(real_data, tmp_path):
     with (run / "test" / "cases.csv").open(newline="") as file:
         tested = [row["subject"] for row in csv.DictReader(file)]
     assert tested == [name for i, name in enumerate(names) if i % 4 == 0]
+
+
+def rotated(image, degrees, spacing):
+    """Return the grid that is turned about the centre of an image and has another spacing."""
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    direction = turn @ np.reshape(image.GetDirection(), (3, 3))
+    size = [int(np.ceil(n * s / spacing)) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]
+    centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+    origin = np.array(centre) - direction @ ((np.array(size) - 1) / 2 * spacing)
+    return size, (spacing,) * 3, origin.tolist(), direction.ravel().tolist()
+
+
+def resample(image, grid, interpolator):
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize(grid[0])
+    resampler.SetOutputSpacing(grid[1])
+    resampler.SetOutputOrigin(grid[2])
+    resampler.SetOutputDirection(grid[3])
+    resampler.SetInterpolator(interpolator)
+    resampler.SetUseNearestNeighborExtrapolator(True)  # black corners would change mean and std
+    return resampler.Execute(image)
+
+
+def test_hippocampus_is_found_in_any_orientation_and_spacing(real_data, tmp_path):
+    folder = real_data / "hippocampus_msd"
+    names = sorted(path.name for path in (folder / "labelsTr").iterdir())[:25]
+    table = tmp_path / "cases.csv"
+    rows = [f"{n},{folder / 'imagesTr' / n},{folder / 'labelsTr' / n},{i % 5}" for i, n in enumerate(names)]
+    table.write_text("\n".join(["subject,t1,label,fold", *rows]) + "\n")
+    options = [
+        "--config=no_augmentation",
+        "--config=validate_patches",
+        "--data.init_args.patches_per_epoch=60",
+        "--model.init_args.optimizer.init_args.lr=0.01",
+        "--model.init_args.network.init_args.widths.base=8",
+        "--trainer.max_epochs=3",
+    ]
+    run = train(tmp_path, table, *options)
+    inputs, outputs = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    image = sitk.Cast(sitk.ReadImage(folder / "imagesTr" / names[0]), sitk.sitkInt16)
+    turned = rotated(image, 15, 1.5)
+    variants = {
+        "straight": image,
+        "permuted": sitk.Flip(sitk.PermuteAxes(image, (2, 0, 1)), (True, False, True), False),
+        "rotated": resample(sitk.Cast(image, sitk.sitkFloat32), turned, sitk.sitkLinear),
+    }
+    for name, variant in variants.items():
+        sitk.WriteImage(variant, inputs / f"{name}.nii.gz")
+    main(["infer", str(run), str(inputs), f"--output={outputs}", "--device=cpu"])
+    found = {name: sitk.ReadImage(outputs / f"{name}.nii.gz") for name in variants}
+    for name in variants:
+        source = sitk.ReadImage(inputs / f"{name}.nii.gz")
+        for quantity in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(found[name], quantity)() == getattr(source, quantity)(), (name, quantity)
+    straight = sitk.GetArrayFromImage(found["straight"])
+    undone = sitk.PermuteAxes(sitk.Flip(found["permuted"], (True, False, True), False), (1, 2, 0))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(undone), straight)
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(folder / "labelsTr" / names[0]))
+    assert dice(straight > 0, truth > 0) > 0.75
+    expected = sitk.GetArrayFromImage(resample(found["straight"], turned, sitk.sitkNearestNeighbor))
+    assert dice(sitk.GetArrayFromImage(found["rotated"]) > 0, expected > 0) >= 0.8
+
+
+def dice(a, b):
+    return 2 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
 
 
 def test_an_abdominal_ct_of_26_slices_trains(real_data, tmp_path):

@@ -60,13 +60,13 @@ def test_a_killed_run_ends_bit_equal_to_an_uninterrupted_one(options, tmp_path, 
     assert expected[1:] == found[1:]
     assert expected[1] < 0.001  # the schedule did act
     assert expected[2] == 4
-    drop = {"profile/data_wait_share", "profile/step_ms", "profile/step_p95_ms"}
-    assert metrics(whole, drop) == metrics(killed, drop)
+    assert metrics(whole) == metrics(killed)
 
 
-def metrics(run_dir, drop):
+def metrics(run_dir):
+    """What was learned; time and memory differ between runs."""
     header, *lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text(encoding="utf-8").splitlines()]
-    kept = [index for index, name in enumerate(header) if name not in drop]
+    kept = [index for index, name in enumerate(header) if not name.startswith("profile/")]
     return [[row[index] for index in kept] for row in [header, *lines]]
 
 

@@ -4,10 +4,13 @@ import csv
 import json
 
 import pytest
+import SimpleITK as sitk
 import torch
 import yaml
+from conftest import write_blobs
 
 from lightning_pocket.cli import main
+from lightning_pocket.commands.prepare import prepare
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.errors import PocketError
 from lightning_pocket.metrics import dice_per_class
@@ -174,3 +177,32 @@ def test_load_task_refuses_what_is_not_a_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
     with pytest.raises(PocketError, match="not a checkpoint of lightning_pocket"):
         load_task(tmp_path / "other.ckpt")
+
+
+def test_scores_are_those_of_the_original_images(options, tmp_path):
+    """Prepared at another spacing, `test` agrees with `infer` and `evaluate` on the raw files."""
+    raw = write_blobs(tmp_path / "raw", cases=6)
+    for path in [*raw.glob("imagesTr/*"), *raw.glob("labelsTr/*")]:
+        image = sitk.ReadImage(path)
+        image.SetSpacing((1.0, 0.8, 2.0))
+        sitk.WriteImage(image, path)
+    cache, run = tmp_path / "cache", tmp_path / "run"
+    prepare(str(raw), output=str(cache), workers=1, spacing=[1.5, 1.0, 1.0])
+    quick = ["--data.init_args.patches_per_epoch=24", "--model.init_args.optimizer.init_args.lr=0.02"]
+    main(["fit", *options, f"--data.init_args.cache={cache}", *quick])
+    main(["test", f"--run_dir={run}"])
+    tested = {row["subject"]: row for row in rows(run / "test" / "cases.csv")}
+    images = [str(raw / "imagesTr" / f"{subject}.nii.gz") for subject in tested]
+    main(["infer", str(run), *images, f"--output={tmp_path / 'out'}", "--device=cpu"])
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for subject in tested:
+        (truth / f"{subject}.nii.gz").symlink_to(raw / "labelsTr" / f"{subject}.nii.gz")
+    names = "--classes=background,shell,core"
+    main(["evaluate", str(tmp_path / "out"), str(truth), names, f"--output={tmp_path / 'scores.csv'}"])
+    evaluated = rows(tmp_path / "scores.csv")
+    assert [row["subject"] for row in evaluated] == list(tested)
+    for row in evaluated:
+        for name in ("dice_shell", "hd95_mm_core", "asd_mm", "surface_dice", "voxels_core", "predicted_shell"):
+            assert float(row[name]) == pytest.approx(float(tested[row["subject"]][name]), abs=1e-6), name
+    assert any(0 < float(row["dice_shell"]) < 1 for row in evaluated)

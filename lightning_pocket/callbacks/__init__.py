@@ -2,20 +2,36 @@
 
 from .best_checkpoint import BestCheckpoint
 from .case_table import CaseTable
+from .checkpoint_step import CheckpointStep
+from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
 from .finite_loss import FiniteLoss
 from .last_checkpoint import LastCheckpoint
 from .metrics_file import MetricsFile
+from .peak_memory import PeakMemory
+from .prediction_images import PredictionImages
 from .run_manifest import RunManifest
+from .start_from import StartFrom
 from .step_time import StepTime
+from .tensorboard_events import TensorBoardEvents
+from .wandb_run import WandbRun
+from .weight_average import WeightAverage
 
 __all__ = [
     "BestCheckpoint",
     "CaseTable",
+    "CheckpointStep",
+    "EarlyStop",
     "EpochSeed",
     "FiniteLoss",
     "LastCheckpoint",
     "MetricsFile",
+    "PeakMemory",
+    "PredictionImages",
     "RunManifest",
+    "StartFrom",
     "StepTime",
+    "TensorBoardEvents",
+    "WandbRun",
+    "WeightAverage",
 ]

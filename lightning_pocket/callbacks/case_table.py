@@ -10,8 +10,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_pocket.reports.tables import print_table
+from lightning_pocket.reports.case_table import print_cases
 from lightning_pocket.storage import write_csv
+from lightning_pocket.types import CASE_METRICS
 
 Row = dict[str, Any]
 
@@ -41,15 +42,13 @@ class CaseTable(Callback):
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows = sorted(_gather(self._rows), key=lambda row: str(row["subject"]))
-        scores = [name for name in rows[0] if name.startswith("dice")] if rows else []
-        means = {name: fmean(row[name] for row in rows) for name in scores}
-        pl_module.log_dict({f"test/{name}": value for name, value in means.items()}, rank_zero_only=True)
+        scores = [name for name in rows[0] if name.startswith(tuple(CASE_METRICS))] if rows else []
+        means = {f"test/{name}": fmean(row[name] for row in rows) for name in scores}
+        pl_module.log_dict(means, rank_zero_only=True)
         if trainer.is_global_zero and rows:
             path = Path(trainer.default_root_dir) / "test" / "cases.csv"
             write_csv(path, list(rows[0]), rows)
-            shown = [[row["subject"], *(f"{row[name]:.4f}" for name in scores)] for row in rows]
-            shown.append([f"mean of {len(rows)}", *(f"{means[name]:.4f}" for name in scores)])
-            print_table(["case", *scores], shown, title=f"Dice on the prepared grid, {trainer.ckpt_path}")
+            print_cases(rows, title=f"{trainer.ckpt_path}, scored on the images' own grids")
             trainer.print(f"written: {path}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,11 @@ class MetricsFile(Logger):
 
     Args:
         save_dir: Folder of the file; the command line sets it to the run folder.
-        flush_s: Least seconds between two writes of the file.
     """
 
-    def __init__(self, save_dir: str = ".", flush_s: float = 2.0) -> None:
+    def __init__(self, save_dir: str = ".") -> None:
         super().__init__()
         self._folder = Path(save_dir)
-        self._flush_s = flush_s
-        self._written = 0.0
         self._rows: dict[int, dict[str, Any]] | None = None
 
     @property
@@ -60,8 +56,6 @@ class MetricsFile(Logger):
             self._rows = self._read()
         number = 0 if step is None else step
         self._rows.setdefault(number, {"step": number}).update(metrics)
-        if time.monotonic() - self._written > self._flush_s:
-            self.save()
 
     @override
     @rank_zero_only
@@ -70,7 +64,6 @@ class MetricsFile(Logger):
             return
         columns = sorted({name for row in self._rows.values() for name in row} - {"step", "epoch"})
         write_csv(self._path, ["epoch", "step", *columns], [self._rows[number] for number in sorted(self._rows)])
-        self._written = time.monotonic()
 
     @override
     def finalize(self, status: str) -> None:

@@ -15,7 +15,9 @@ class StepTime(Callback):
     """Logs the median and 95th percentile of the step time in ms, and the share of the time that data was awaited.
 
     A step is from the moment its batch is ready to the end of the optimizer's step. On CUDA it is measured by events,
-    read once per epoch, so that measuring does not slow training down.
+    read once per epoch, so that measuring does not slow training down. Data are awaited from the end of a step, as
+    the process sees it, until the next batch is on the device; the first step of an epoch, and the first after a
+    validation, do not count for the share. The figures are those of the run since it was started or continued.
 
     Args:
         warmup: Steps left out at the start of the run.
@@ -34,6 +36,10 @@ class StepTime(Callback):
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = None
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._ended = None  # a validation inside an epoch is no waiting for data
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

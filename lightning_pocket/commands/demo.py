@@ -1,4 +1,4 @@
-"""See everything at work: generate phantoms, train a full and a pocket network, test and compare them."""
+"""See everything at work: generate phantoms, train a full and a pocket network, test and compare them on a page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from lightning_pocket.data.cache import Cache
 from lightning_pocket.data.phantoms import best_intensity_dice
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import Run, program
+from lightning_pocket.reports.comparison_page import write_comparison
+
+_NOTE = "The same data, schedule and channels at full resolution; only the doubling of channels differs"
 
 
 def demo(output: str = "demo", cases: int = 25, seed: int = 0) -> None:
@@ -30,25 +33,36 @@ def demo(output: str = "demo", cases: int = 25, seed: int = 0) -> None:
     started = time.monotonic()
     folder = Path(output)
     phantoms, cache, plan = folder / "phantoms", folder / "cache", folder / "plan.yaml"
-    _run(["synthesize", str(phantoms), f"--cases={cases}", f"--seed={seed}"])
-    _run(["check", str(phantoms)])
-    _run(["prepare", str(phantoms), f"--output={cache}"])
-    _run(["plan", str(cache), f"--output={plan}"])
-    runs = []
-    for preset in ("full", "pocket"):
-        run_dir = str(folder / preset)
-        configs = ("segment_volumes", str(plan), "demo", preset)
-        _run(Run(configs, {"seed_everything": seed, "run_dir": run_dir}).argv("fit"))
-        _run(["test", f"--run_dir={run_dir}"])
-        runs.append(run_dir)
-    print("\nThe same data, schedule and channels at full resolution; only the doubling of channels differs:\n")
-    compare(runs)
-    print(f"\nBest labelling by the intensity of each voxel alone: Dice {_intensity_only(cache):.4f}")
+    commands = [
+        ["synthesize", str(phantoms), f"--cases={cases}", f"--seed={seed}"],
+        ["check", str(phantoms)],
+        ["prepare", str(phantoms), f"--output={cache}"],
+        ["plan", str(cache), f"--output={plan}"],
+    ]
+    runs = [folder / preset for preset in ("full", "pocket")]
+    for run in runs:
+        configs = ("segment_volumes", str(plan), "demo", run.name)
+        commands.append(Run(configs, {"seed_everything": seed, "run_dir": str(run)}).argv("fit"))
+        commands.append(["test", f"--run_dir={run}"])
+    for arguments in commands:
+        _run(arguments)
+    print(f"\n{_NOTE}:\n")
+    compare([str(run) for run in runs])
+    by_intensity = f"Best labelling by the intensity of each voxel alone: Dice {_intensity_only(cache):.4f}"
+    print(f"\n{by_intensity}")
+    page = folder / "index.html"
+    title = "A full and a pocket network on generated phantoms"
+    write_comparison(page, runs, title, [f"{_NOTE}.", f"{by_intensity}."], [_shown(command) for command in commands])
     print(f"Everything is in {folder} ({time.monotonic() - started:.0f} s).")
+    print(f"page: {page}")
+
+
+def _shown(arguments: list[str]) -> str:
+    return shlex.join(["pocket", *arguments])
 
 
 def _run(arguments: list[str]) -> None:
-    print(f"\n$ pocket {shlex.join(arguments)}", flush=True)
+    print(f"\n$ {_shown(arguments)}", flush=True)
     result = subprocess.run([*program(), *arguments], check=False)
     if result.returncode:
         raise PocketError(f"`pocket {arguments[0]}` failed with status {result.returncode}; its message is above.")

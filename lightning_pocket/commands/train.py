@@ -6,6 +6,7 @@ import logging
 import re
 import warnings
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -20,11 +21,12 @@ import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses
 import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
+from lightning_pocket.callbacks import StartFrom
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, find_config
 from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.run_folder import RunFolder
-from lightning_pocket.tasks import BaseTask
+from lightning_pocket.tasks import BaseTask, start_from
 
 #: What torch says when weights do not fit a network.
 MISFIT = "loading state_dict"
@@ -93,6 +95,12 @@ class PocketCLI(LightningCLI):
         parser.add_argument(
             "--fresh", type=bool, default=False, nargs="?", const=True, help="Delete this run and start it over."
         )
+        parser.add_argument(
+            "--start_from",
+            type=str | None,
+            default=None,
+            help="Checkpoint, or folder of a run, whose weights `fit` begins with where they fit (fine-tuning).",
+        )
         network = "model.init_args.network.init_args"
         parser.link_arguments("data.in_channels", f"{network}.in_channels", apply_on="instantiate")
         parser.link_arguments("data.num_classes", f"{network}.out_channels", apply_on="instantiate")
@@ -109,7 +117,12 @@ class PocketCLI(LightningCLI):
         options.trainer.default_root_dir = options.run_dir
         for logger in _as_list(options.trainer.logger):
             logger.init_args.save_dir = options.run_dir
+            check = getattr(resolve_name(logger.class_path), "check_installed", None)
+            if check is not None:  # here: jsonargparse buries what a logger raises when it is made
+                check()
         if self.subcommand == "fit":
+            if options.start_from is not None and options.ckpt_path is not None:
+                raise PocketError("--start_from and --ckpt_path both name first weights. Give one of them.")
             self.run.begin(self._settings(), fresh=bool(options.fresh))
         options.ckpt_path = self.run.checkpoint(self.subcommand, options.ckpt_path)
 
@@ -119,6 +132,9 @@ class PocketCLI(LightningCLI):
             super().instantiate_classes()
         except MisconfigurationException as error:
             raise PocketError(f"trainer: {error}") from error
+        if self.config[self.subcommand].start_from is not None:  # its checkpoints ask for this callback
+            self.started = StartFrom()
+            self.trainer.callbacks.insert(0, self.started)  # type: ignore[attr-defined]
 
     def before_fit(self) -> None:
         """Check what would otherwise fail after hours, then record the config."""
@@ -126,10 +142,18 @@ class PocketCLI(LightningCLI):
         validated = bool(record.get("split", {}).get("val", True))
         _check_monitors(self.model, self.trainer.callbacks, validated)  # type: ignore[attr-defined]
         self.run.check_data(record)
+        self._start_from(self.config[self.subcommand])  # before --fresh deletes anything
         self.run.start(self._settings())
         network = self.model.network
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
+
+    def _start_from(self, options: Any) -> None:
+        """Take the first weights from another run, unless this one already has weights of its own."""
+        if options.start_from is not None and options.ckpt_path is None:
+            start = start_from(self.model, options.start_from)
+            self.started.record = start.record
+            self.trainer.print(start)
 
     def fit(self, **kwargs: Any) -> None:
         """Train, unless the run is already finished."""

@@ -8,6 +8,7 @@ A cache is a folder that ``pocket prepare`` writes::
     cases/<subject>/image.npy     float32 (C, D, H, W), preprocessed intensities
     cases/<subject>/label.npy     uint8 (D, H, W), class of each voxel, 0 is background
     cases/<subject>/foreground.npy  int32 (N, 4), rows (class, d, h, w) of a sample of foreground voxels
+    cases/<subject>/truth.npz     uint8 (D, H, W), the label on the grid of the raw image, compressed
     cases/<subject>/case.json     spacing, affine, geometry, voxels per class, source files
 """
 
@@ -21,9 +22,9 @@ import numpy as np
 
 from lightning_pocket.data.folds import Assignment, read_folds
 from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import load_array, read_json, sha256
+from lightning_pocket.storage import load_array, load_compressed, read_json, sha256
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class CachedCase:
         """Return sampled foreground voxels ``(N, 4)``: int32 rows (class, d, h, w), sorted by class."""
         return load_array(self.folder / "foreground.npy")
 
+    def truth(self) -> np.ndarray:
+        """Return the label ``(D, H, W)`` on the grid of the raw image in LPS orientation, uint8 class indices."""
+        return load_compressed(self.folder / "truth.npz")
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -75,6 +80,7 @@ class Cache:
         subjects: Names of the cases.
         folds: Fold and split of each case.
         fingerprint: Summary statistics of the raw data set.
+        ignore_index: Value in ``label.npy`` of the voxels that do not count; None where all of them count.
     """
 
     path: Path
@@ -86,6 +92,7 @@ class Cache:
     subjects: list[str]
     folds: dict[str, Assignment]
     fingerprint: dict[str, Any]
+    ignore_index: int | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Cache:
@@ -110,7 +117,12 @@ class Cache:
                         "restore the file or run `pocket prepare` again with --fresh."
                     )
         keys = ("channels", "classes", "spacing", "preprocessing", "hash", "subjects", "fingerprint")
-        return cls(path=path, folds=read_folds(path / "folds.csv"), **{key: data[key] for key in keys})
+        return cls(
+            path=path,
+            folds=read_folds(path / "folds.csv"),
+            ignore_index=data.get("ignore_index"),
+            **{key: data[key] for key in keys},
+        )
 
     def case(self, subject: str) -> CachedCase:
         """Return one case.

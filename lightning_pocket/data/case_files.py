@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ from lightning_pocket.data.checks import Fault, Inspection, inspect
 from lightning_pocket.data.fingerprint import Statistics, generator
 from lightning_pocket.data.images import read_label, read_volume, source_files
 from lightning_pocket.data.layouts import Case
-from lightning_pocket.data.preprocess import Resolved, apply
+from lightning_pocket.data.preprocess import Resolved, apply, class_indices
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import load_array, partial_path, read_json, sha256, to_json, write_json
 
 FOREGROUND_VOXELS = 10_000  # per class and case, kept for drawing patches around a class
-_FILES = ("image.npy", "label.npy", "foreground.npy", "case.json")
+_FILES = ("image.npy", "label.npy", "foreground.npy", "truth.npz", "case.json")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def is_whole(folder: Path) -> bool:
                 load_array(folder / name)
     except PocketError:
         return False
-    return True
+    return zipfile.is_zipfile(folder / "truth.npz")
 
 
 def prepare_case(task: PrepareTask) -> None:
@@ -152,12 +153,14 @@ def prepare_case(task: PrepareTask) -> None:
     if case.label is None:
         raise PocketError(f"{case.subject}: no label is named; name a label file.")
     volume = read_volume(case.images, len(task.resolved.channels))
-    image, label, geometry = apply(volume, read_label(case.label).array, task.resolved)
+    raw = read_label(case.label).array
+    image, label, geometry = apply(volume, raw, task.resolved)
     if label is None:  # never: a label was given
         raise PocketError(f"{case.label}: gave no label.")
     values, counts = np.unique(label, return_counts=True)
     class_voxels = np.zeros(len(task.resolved.label_values), np.int64)
-    class_voxels[values] = counts
+    classes = values < len(class_voxels)  # ignored voxels have a value behind the last class
+    class_voxels[values[classes]] = counts[classes]
     record = {
         "shape": list(label.shape),
         "spacing": list(geometry.prepared.spacing),
@@ -171,6 +174,7 @@ def prepare_case(task: PrepareTask) -> None:
     partial.mkdir(parents=True, exist_ok=True)
     np.save(partial / "image.npy", np.ascontiguousarray(image))
     np.save(partial / "label.npy", np.ascontiguousarray(label))
+    np.savez_compressed(partial / "truth.npz", class_indices(raw, task.resolved))
     np.save(partial / "foreground.npy", sample_foreground(label, len(class_voxels), case.subject))
     write_json(partial / "case.json", record)
     if task.folder.exists():

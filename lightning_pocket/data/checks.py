@@ -17,6 +17,7 @@ from lightning_pocket.data.fingerprint import Statistics, measure
 from lightning_pocket.data.images import Volume, read_label, read_volume
 from lightning_pocket.data.integrity import FINITE_VALUES, ImageError
 from lightning_pocket.data.layouts import Case
+from lightning_pocket.data.layouts.base import check_ignored, counted_labels, ignored_value
 from lightning_pocket.errors import PocketError
 
 _NO_FILE = Path()  # what a layout gives where the data set names no image
@@ -82,7 +83,8 @@ def inspect(case: Case, channels: Sequence[str], labels: Mapping[int, str] | Non
         faults += _grid_faults(case, image, label)
     statistics = None
     if image is not None and label is not None and not any(fault.severity == "error" for fault in faults):
-        statistics = measure(image.array, label.array.astype(np.uint8), image.spacing, case.subject)
+        raw = label.array.astype(np.uint8)
+        statistics = measure(image.array, raw, image.spacing, case.subject, ignored_value(labels))
     return Inspection(case.subject, faults, statistics)
 
 
@@ -140,7 +142,10 @@ def _label_faults(case: Case, label: np.ndarray, labels: Mapping[int, str] | Non
         declared = ", ".join(map(str, labels))
         remedy = f"declared are {declared}: declare the value with --classes NAME=VALUE or mend the file"
         return fault(f"undeclared label values ({_listed(undeclared)})", remedy)
-    if values[-1] == 0:
+    counted = values[values != ignored_value(labels)]
+    if not counted.size:
+        return fault("every voxel is ignored", "label some of them, or take out the case")
+    if counted[-1] == 0:
         return fault("the label is empty", "right only if nothing is to be found here", "warning")
     return []
 
@@ -179,13 +184,14 @@ def parse_classes(classes: str) -> dict[int, str]:
     """Read class names from one line.
 
     Args:
-        classes: Names separated by commas, for the label values 0, 1, 2 and so on; ``name=4`` sets the value.
+        classes: Names separated by commas, for the label values 0, 1, 2 and so on; ``name=4`` sets the value. Voxels
+            of a class called "ignore" do not count.
 
     Returns:
         Name of each raw label value, in the order of the values.
 
     Raises:
-        PocketError: If a name or value is missing, repeated or not a number, or 0 has no name.
+        PocketError: If a name or value is missing, repeated or not a number, or 0 has no name or does not count.
     """
     labels: dict[int, str] = {}
     for position, part in enumerate(classes.split(",")):
@@ -196,7 +202,8 @@ def parse_classes(classes: str) -> dict[int, str]:
         if number in labels or name in labels.values():
             raise PocketError(f"classes: '{part.strip()}' in '{classes}' repeats a name or value; use each once.")
         labels[number] = name
-    if 0 not in labels or len(labels) < 2:
+    check_ignored(labels, f"classes: '{classes}'")
+    if 0 not in labels or len(counted_labels(labels)) < 2:
         raise PocketError(f"classes: '{classes}'; expected background (value 0) and at least one more class.")
     return dict(sorted(labels.items()))
 

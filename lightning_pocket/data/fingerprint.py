@@ -22,7 +22,8 @@ class Statistics:
         label_voxels: Voxels of each raw label value that occurs.
         whole: Mean, std, min and max of each channel over all voxels.
         nonzero: Voxels, mean and std of each channel over voxels that are not 0.
-        foreground: Intensities of each channel at the same sample of labelled foreground voxels.
+        foreground: Intensities of each channel at the same sample of labelled foreground voxels; ignored ones are
+            left out.
     """
 
     shape: tuple[int, int, int]
@@ -48,7 +49,13 @@ class Statistics:
         return cls((depth, height, width), (along_d, along_h, along_w), dict(sorted(counts.items())), **fine)
 
 
-def measure(image: np.ndarray, label: np.ndarray, spacing: tuple[float, float, float], subject: str) -> Statistics:
+def measure(
+    image: np.ndarray,
+    label: np.ndarray,
+    spacing: tuple[float, float, float],
+    subject: str,
+    ignored: int | None = None,
+) -> Statistics:
     """Return the statistics of one case.
 
     Args:
@@ -56,12 +63,13 @@ def measure(image: np.ndarray, label: np.ndarray, spacing: tuple[float, float, f
         label: ``(D, H, W)``, raw integer values; 0 is background.
         spacing: Voxel size in mm along (D, H, W).
         subject: Name of the case; it decides which foreground voxels are sampled.
+        ignored: Raw value of the voxels that are not foreground because they do not count.
 
     Returns:
         The statistics.
     """
     values, counts = np.unique(label, return_counts=True)
-    foreground = np.flatnonzero(label)
+    foreground = np.flatnonzero(label if ignored is None else (label != 0) & (label != ignored))
     if len(foreground) > FOREGROUND_SAMPLE:
         foreground = np.sort(generator(subject).choice(foreground, FOREGROUND_SAMPLE, replace=False))
     depth, height, width = label.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -38,6 +39,11 @@ class Grid:
         affine[:3, :3] = cosines[:, ::-1] * np.array(self.spacing)
         affine[:3, 3] = self.origin
         return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in cubic millimetres."""
+        return math.prod(self.spacing)
 
     def position(self, index: Sequence[float]) -> Triple:
         """Return the LPS position in mm (x, y, z) of the possibly fractional voxel (d, h, w)."""

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+_CHUNK = 1 << 20  # voxels in double precision at a time
+
 Method = Literal["zscore", "nonzero_zscore", "clip_zscore", "none"]
 
 
@@ -68,16 +70,30 @@ def normalize(voxels: np.ndarray, normalization: Normalization, inside: np.ndarr
     """
     if normalization.method == "none":
         return voxels.astype(np.float32)
-    wide = voxels.astype(np.float64)
-    if normalization.method == "clip_zscore":
-        wide = np.clip(wide, normalization.low, normalization.high)
+    clip = normalization.method == "clip_zscore"
+    if clip:
         mean, std = normalization.mean or 0.0, normalization.std or 0.0
     else:
-        counted = wide if inside is None else wide[inside]
-        mean, std = (float(counted.mean()), float(counted.std())) if counted.size else (0.0, 0.0)
+        mean, std = _mean_and_std(voxels if inside is None else voxels[inside])
+    scaled = np.zeros(voxels.shape, np.float32)
     # Rounding alone gives a constant image of large value a std above 0.
-    flat = std <= 1e-7 * max(1.0, abs(mean))
-    scaled = np.zeros_like(wide) if flat else (wide - mean) / std
+    if std > 1e-7 * max(1.0, abs(mean)):
+        for plane, result in zip(voxels, scaled, strict=True):  # plane by plane: float64 takes twice the memory
+            wide = plane.astype(np.float64)
+            if clip:
+                wide = np.clip(wide, normalization.low, normalization.high)
+            result[:] = (wide - mean) / std
     if inside is not None:
         scaled[~inside] = 0
-    return scaled.astype(np.float32)
+    return scaled
+
+
+def _mean_and_std(voxels: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation in double precision, without a copy in double precision; 0 for no voxels."""
+    if not voxels.size:
+        return 0.0, 0.0
+    flat = voxels.ravel()
+    mean = float(flat.mean(dtype=np.float64))
+    parts = (flat[first : first + _CHUNK].astype(np.float64) for first in range(0, len(flat), _CHUNK))
+    squares = sum(float(np.square(part - mean).sum()) for part in parts)
+    return mean, (squares / len(flat)) ** 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from lightning_pocket.types import Batch
 
 from .augment import to_subject
 from .cache import CachedCase
+from .original import CachedOriginal
 from .sampling import PatchSampler, cut, patch_start
 
 Key = tuple[int, int]
@@ -27,6 +28,7 @@ class Item(TypedDict):
     image: Tensor
     label: Tensor
     subject: str
+    original: NotRequired[CachedOriginal]
 
 
 class KeySampler(Sampler[Key]):
@@ -151,9 +153,11 @@ class VolumeDataset(Dataset[Item]):
         cases: Cases of all processes; at least one.
         rank: This process.
         world_size: Number of processes.
+        original: Give each case's original grid too, for tests.
     """
 
-    def __init__(self, cases: Sequence[CachedCase], rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, cases: Sequence[CachedCase], rank: int = 0, world_size: int = 1, original: bool = False) -> None:
+        self.original = original
         self.share = list(cases[rank::world_size])
         self.filler = cases[0]
         self.length = -(-len(cases) // world_size)
@@ -166,7 +170,15 @@ class VolumeDataset(Dataset[Item]):
         counted = index < len(self.share)
         case = self.share[index] if counted else self.filler
         image, label = torch.from_numpy(np.array(case.image())), torch.from_numpy(np.array(case.label()))
-        return {"image": image, "label": label, "subject": case.subject if counted else ""}
+        item: Item = {"image": image, "label": label, "subject": case.subject if counted else ""}
+        if self.original:
+            item["original"] = CachedOriginal(case)
+        return item
+
+
+def one_case(items: list[Item]) -> dict[str, Any]:
+    """Collate the one case of a batch: add the batch axis to tensors, and make a list of anything else."""
+    return {name: value[None] if isinstance(value, Tensor) else [value] for name, value in items[0].items()}
 
 
 def as_is(batch: Any) -> Any:

@@ -24,6 +24,7 @@ from lightning_pocket.data.differences import differences
 from lightning_pocket.data.fingerprint import summarize
 from lightning_pocket.data.folds import Assignment, make_folds, match_folds, read_folds, write_folds
 from lightning_pocket.data.layouts import Case, Layout
+from lightning_pocket.data.layouts.base import counted_labels
 from lightning_pocket.data.preprocess import Preprocessing, Resolved, resolve
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
@@ -194,7 +195,7 @@ def write_cache(
     channels = preparation.layout.channels
     labels = preparation.labels or found_labels(inspections)
     statistics = [found.statistics for found in inspections if found.statistics is not None]
-    fingerprint = summarize(statistics, channels, labels)
+    fingerprint = summarize(statistics, channels, counted_labels(labels))
     resolved = resolve(preparation.preprocessing, fingerprint, channels, labels)
     _remove_leftovers(output, {case.subject for case in preparation.cases})
     tasks = [PrepareTask(case, resolved, _sources(output, case.subject), output) for case in preparation.cases]
@@ -215,6 +216,7 @@ def _describe(
         "format": FORMAT,
         "channels": list(preparation.layout.channels),
         "classes": [labels[value] for value in resolved.label_values],
+        "ignore_index": resolved.ignore_index,
         "spacing": list(resolved.spacing) if resolved.spacing else None,
         "preprocessing": resolved.to_dict(),
         "subjects": [case.subject for case in preparation.cases],

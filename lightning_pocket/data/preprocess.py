@@ -13,11 +13,14 @@ import numpy as np
 
 from lightning_pocket.data.grid import Grid, triple
 from lightning_pocket.data.images import Volume
+from lightning_pocket.data.layouts.base import counted_labels, ignored_value
 from lightning_pocket.data.normalize import METHODS, Normalization, normalize
 from lightning_pocket.data.resample import Interpolation, resample_image, resample_label, resampled_grid
 from lightning_pocket.errors import PocketError
 
 Size = tuple[int, int, int]
+#: Value in prepared labels of the voxels that do not count; classes are numbered from 0.
+IGNORE_INDEX = 255
 NormalizationName = Literal["auto", "zscore", "nonzero_zscore", "foreground_zscore", "window", "none"]
 
 
@@ -65,6 +68,7 @@ class Resolved:
         image_interpolation: As in ``Preprocessing``.
         channels: Names of the channels.
         label_values: Raw label value of each class index.
+        ignored_value: Raw label value of the voxels that do not count; they become ``IGNORE_INDEX``.
     """
 
     spacing: tuple[float, float, float] | None
@@ -73,6 +77,12 @@ class Resolved:
     image_interpolation: Interpolation
     channels: tuple[str, ...]
     label_values: tuple[int, ...]
+    ignored_value: int | None = None
+
+    @property
+    def ignore_index(self) -> int | None:
+        """Value of the voxels that do not count in a prepared label; None where all of them count."""
+        return None if self.ignored_value is None else IGNORE_INDEX
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain types, fit for JSON and checkpoints."""
@@ -89,6 +99,7 @@ class Resolved:
             image_interpolation=data["image_interpolation"],
             channels=tuple(data["channels"]),
             label_values=tuple(data["label_values"]),
+            ignored_value=data.get("ignored_value"),
         )
 
 
@@ -135,7 +146,8 @@ def resolve(
         settings: What the user asks for.
         fingerprint: From ``fingerprint.summarize``.
         channels: Names of the channels.
-        labels: Name of the class of each raw label value; classes are numbered in the order of the values.
+        labels: Name of the class of each raw label value; classes are numbered in the order of the values, without
+            the one that does not count.
 
     Returns:
         The resolved settings.
@@ -156,7 +168,8 @@ def resolve(
         crop=settings.crop,
         image_interpolation=settings.image_interpolation,
         channels=tuple(channels),
-        label_values=tuple(sorted(labels)),
+        label_values=tuple(sorted(counted_labels(labels))),
+        ignored_value=ignored_value(labels),
     )
 
 
@@ -171,7 +184,8 @@ def apply(
         resolved: What to do.
 
     Returns:
-        Image ``(C, D', H', W')`` float32; label ``(D', H', W')`` uint8 class indices, or None; and where they lie.
+        Image ``(C, D', H', W')`` float32; label ``(D', H', W')`` uint8 class indices, ``IGNORE_INDEX`` where voxels
+        do not count, or None; and where they lie.
 
     Raises:
         PocketError: If the number of channels is not the one that was resolved.
@@ -185,18 +199,33 @@ def apply(
     kept = Geometry(volume.grid, start, shape, volume.grid).cropped
     geometry = Geometry(volume.grid, start, shape, resampled_grid(kept, resolved.spacing))
     box = _slices(start, shape)
-    channels = []
-    for voxels, normalization in zip(volume.array[:, *box], resolved.normalization, strict=True):
+    image = np.empty((len(volume.array), *geometry.prepared.shape), np.float32)
+    for channel, (voxels, normalization) in enumerate(zip(volume.array[:, *box], resolved.normalization, strict=True)):
         resampled = resample_image(voxels, kept, geometry.prepared, resolved.image_interpolation)
         inside = None
         if normalization.method == "nonzero_zscore":  # splines ring around 0: ask the raw voxels what is inside
             inside = resample_label((voxels != 0).astype(np.uint8), kept, geometry.prepared) > 0
-        channels.append(normalize(resampled, normalization, inside))
+        image[channel] = normalize(resampled, normalization, inside)
     prepared = None
     if label is not None:
-        classes = np.searchsorted(resolved.label_values, label[box]).astype(np.uint8)
-        prepared = resample_label(classes, kept, geometry.prepared)
-    return np.stack(channels), prepared, geometry
+        prepared = resample_label(class_indices(label[box], resolved), kept, geometry.prepared)
+    return image, prepared, geometry
+
+
+def class_indices(label: np.ndarray, resolved: Resolved) -> np.ndarray:
+    """Return the class index of each voxel.
+
+    Args:
+        label: Raw label values, all of them declared.
+        resolved: Which value each class has.
+
+    Returns:
+        uint8 of the same shape; ``IGNORE_INDEX`` where voxels do not count.
+    """
+    classes = np.searchsorted(resolved.label_values, label).astype(np.uint8)
+    if resolved.ignored_value is not None:
+        classes[label == resolved.ignored_value] = IGNORE_INDEX
+    return classes
 
 
 def restore(label: np.ndarray, geometry: Geometry) -> Volume:
@@ -212,6 +241,23 @@ def restore(label: np.ndarray, geometry: Geometry) -> Volume:
     """
     inner = resample_label(label.astype(np.uint8, copy=False), geometry.prepared, geometry.cropped)
     whole = np.zeros(geometry.source.shape, np.uint8)
+    whole[_slices(geometry.crop, geometry.cropped_shape)] = inner
+    return Volume(whole, geometry.source)
+
+
+def restore_probability(probability: np.ndarray, geometry: Geometry, outside: float) -> Volume:
+    """Bring the probability of one class on the prepared grid back to the grid of the raw image.
+
+    Args:
+        probability: ``(D', H', W')`` float32.
+        geometry: What ``apply`` returned.
+        outside: Probability where the image was cropped away.
+
+    Returns:
+        ``(D, H, W)`` float32 in LPS orientation, interpolated linearly.
+    """
+    whole = np.full(geometry.source.shape, outside, np.float32)
+    inner = resample_image(probability, geometry.prepared, geometry.cropped, "linear")
     whole[_slices(geometry.crop, geometry.cropped_shape)] = inner
     return Volume(whole, geometry.source)
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from .cache import CachedCase
 from .patches import Item, from_subject
+from .preprocess import IGNORE_INDEX
 from .sampling import PatchSampler, Voxels, patch_start
 
 
@@ -120,7 +121,7 @@ class _SubjectPatches(tio.data.sampler.PatchSampler):
 
 def _foreground(label: NDArray[np.uint8]) -> Voxels:
     """Labelled voxels of a transformed volume: the cache's list no longer fits after a flip or an affine."""
-    voxels = np.flatnonzero(label)
+    voxels = np.flatnonzero((label != 0) & (label != IGNORE_INDEX))
     classes = label.ravel()[voxels]
     order = np.argsort(classes, kind="stable")
     indices = np.unravel_index(voxels[order], label.shape)

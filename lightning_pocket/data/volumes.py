@@ -17,7 +17,7 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.types import DatasetInfo
 
 from .cache import Cache, CachedCase
-from .patches import Item, KeySampler, PatchDataset, VolumeDataset, as_is
+from .patches import Item, KeySampler, PatchDataset, VolumeDataset, as_is, one_case
 from .queue import QueuePatches, QueueSampler, QueueSettings
 from .sampling import ForegroundSampler, PatchSampler
 from .splits import Split, SplitSettings, split_subjects
@@ -98,7 +98,12 @@ class VolumeDataModule(LightningDataModule):
         """Return what the task must know of the data, as plain types."""
         cache = self.cache
         return DatasetInfo(
-            cache.channels, cache.classes, list(self.patch_size), cache.spacing, cache.preprocessing
+            cache.channels,
+            cache.classes,
+            list(self.patch_size),
+            cache.spacing,
+            cache.preprocessing,
+            cache.ignore_index,
         ).to_dict()
 
     @property
@@ -137,7 +142,7 @@ class VolumeDataModule(LightningDataModule):
     @override
     def test_dataloader(self) -> DataLoader[Item]:
         self._need(self.split.test, "test")
-        return self._volumes(self._cases(self.split.test))
+        return self._volumes(self._cases(self.split.test), original=True)
 
     def _cases(self, subjects: Sequence[str]) -> list[CachedCase]:
         return [self.cache.case(subject) for subject in subjects]
@@ -145,11 +150,12 @@ class VolumeDataModule(LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _volumes(self, cases: list[CachedCase]) -> DataLoader[Item]:
+    def _volumes(self, cases: list[CachedCase], original: bool = False) -> DataLoader[Item]:
         return DataLoader(
-            VolumeDataset(cases, *self._process()),
+            VolumeDataset(cases, *self._process(), original=original),
             batch_size=1,
             num_workers=self.num_workers,
+            collate_fn=one_case,
             generator=torch.Generator(),
         )
 

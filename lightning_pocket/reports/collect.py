@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json
+from lightning_pocket.types import CASE_METRICS
+
+_Rows = list[dict[str, str]]
+#: Columns of ``metrics.csv`` that hold the peak memory of training in MiB, by what was measured.
+_PEAKS = {"GPU": "profile/peak_cuda_mib", "process": "profile/peak_rss_mib"}
+_CURVES = ("train/", "val/")
 
 
 @dataclass(frozen=True)
@@ -19,13 +27,25 @@ class RunResult:
         name: Last part of the run folder's path.
         parameters: Trainable parameters of the network.
         step_ms: Median duration of a training step in ms; None where none was measured.
-        scores: Test results of each case by metric, empty where the run was not tested.
+        scores: Test results of each case by metric, in the order of ``subjects``; empty where it was not tested.
+        path: The run folder.
+        subjects: The tested cases.
+        curves: Series of training and validation by metric: epoch, counted from 1, and value.
+        peak_mib: Peak memory of training in MiB: ``GPU``, ``process``, or what of them was measured.
+        train_s: Seconds that training took over all attempts, validation included; None where they are not known.
+        manifest: Content of ``manifest.json``.
     """
 
     name: str
     parameters: int
     step_ms: float | None
     scores: dict[str, list[float]] = field(default_factory=dict)
+    path: Path = Path()
+    subjects: list[str] = field(default_factory=list)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    peak_mib: dict[str, float] = field(default_factory=dict)
+    train_s: float | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
 
     def mean(self, metric: str) -> float:
         """Return the mean of a test metric over the cases."""
@@ -35,28 +55,89 @@ class RunResult:
         """Return the standard deviation of a test metric over the cases, 0 for a single case."""
         return stdev(self.scores[metric]) if len(self.scores[metric]) > 1 else 0.0
 
+    def by_case(self, metric: str) -> dict[str, float]:
+        """Return a test metric of each case, empty where it was not computed."""
+        return dict(zip(self.subjects, self.scores.get(metric, []), strict=False))
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunResult]:
+    """Read run folders, and name each by its whole path where the last part would not tell it from another.
+
+    Raises:
+        PocketError: If one holds no run, or none is given.
+    """
+    if not paths:
+        raise PocketError("runs: none given; name at least one run folder.")
+    results = [read_run(path) for path in paths]
+    names = [result.name for result in results]
+    return [replace(r, name=r.path.as_posix()) if names.count(r.name) > 1 else r for r in results]
+
 
 def read_run(path: Path) -> RunResult:
     """Read a run folder.
 
     Raises:
-        PocketError: If it holds no run.
+        PocketError: If it holds no run, or a table in it holds no number where one is expected.
     """
     manifest = path / "manifest.json"
     if not manifest.is_file():
         raise PocketError(f"{path}: no run here (no manifest.json). Train first with `pocket fit --run_dir {path}`.")
-    steps = [row["profile/step_ms"] for row in _rows(path / "metrics.csv") if row.get("profile/step_ms")]
-    cases = _rows(path / "test" / "cases.csv")
-    metrics = [name for name in (cases[0] if cases else {}) if name.startswith("dice")]
+    content = read_json(manifest)
+    logged, log = _rows(path / "metrics.csv"), path / "metrics.csv"
+    table = path / "test" / "cases.csv"
+    cases = _rows(table)
+    metrics = [name for name in (cases[0] if cases else {}) if metric_of(name)]
+    steps = _series(log, logged, "profile/step_ms")
+    peaks = {kind: _series(log, logged, column) for kind, column in _PEAKS.items()}
+    names = [name for name in (logged[0] if logged else {}) if name.startswith(_CURVES)]
+    curves = {name: _curve(log, logged, name) for name in names}
     return RunResult(
         name=path.name,
-        parameters=int(read_json(manifest)["parameters"]),
-        step_ms=float(steps[-1]) if steps else None,
-        scores={name: [float(case[name]) for case in cases] for name in metrics},
+        parameters=int(content["parameters"]),
+        step_ms=steps[-1] if steps else None,
+        scores={name: [_number(table, name, case[name]) for case in cases] for name in metrics},
+        path=path,
+        subjects=[case["subject"] for case in cases],
+        curves={name: curve for name, curve in curves.items() if curve},
+        peak_mib={kind: max(values) for kind, values in peaks.items() if values},
+        train_s=_train_seconds(content, steps, _series(log, logged, "profile/data_wait_share")),
+        manifest=content,
     )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def metric_of(column: str) -> str | None:
+    """Return the case metric that a column of ``cases.csv`` holds, over all classes or of one; None for others."""
+    return next((metric for metric in CASE_METRICS if column == metric or column.startswith(f"{metric}_")), None)
+
+
+def _train_seconds(manifest: dict[str, Any], steps_ms: list[float], wait_shares: list[float]) -> float | None:
+    """Return what the manifest says, else the time of all steps with the wait for data."""
+    if manifest.get("train_seconds") is not None:
+        return float(manifest["train_seconds"])
+    if not steps_ms or not manifest.get("steps"):
+        return None
+    share = wait_shares[-1] if wait_shares else 0.0
+    return float(manifest["steps"]) * steps_ms[-1] / 1000 / (1 - share) if share < 1 else None
+
+
+def _series(path: Path, rows: _Rows, column: str) -> list[float]:
+    return [_number(path, column, row[column]) for row in rows if row.get(column)]
+
+
+def _curve(path: Path, rows: _Rows, column: str) -> list[tuple[float, float]]:
+    """Return epoch and value; of several values in an epoch the last."""
+    points = {_number(path, "epoch", row["epoch"]) + 1: row[column] for row in rows if row[column] and row["epoch"]}
+    return [(epoch, _number(path, column, points[epoch])) for epoch in sorted(points)]
+
+
+def _number(path: Path, column: str, cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise PocketError(f"{path}: column {column} holds {cell!r}, expected a number. Mend or delete it.") from None
+
+
+def _rows(path: Path) -> _Rows:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:

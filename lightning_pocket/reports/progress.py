@@ -37,3 +37,26 @@ def show_progress(description: str, total: int, lines: bool = False) -> Iterator
             print(f"{description} {done}/{total} cases", file=sys.stderr, flush=True)  # noqa: T201
 
     yield advance
+
+
+@contextlib.contextmanager
+def show_windows(description: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show on a terminal how many windows of an image are done.
+
+    Args:
+        description: Name of the image.
+
+    Yields:
+        A function to call with the number of windows once it is known, and one to call with how many more are done.
+    """
+    if not sys.stderr.isatty():
+        yield _nothing, _nothing
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda total: bar.update(task, total=total), lambda done: bar.advance(task, done)
+
+
+def _nothing(_: int) -> None:
+    pass

@@ -3,5 +3,6 @@
 from .base import BaseTask
 from .loading import load_task
 from .segmentation import SegmentationTask
+from .start import Start, start_from
 
-__all__ = ["BaseTask", "SegmentationTask", "load_task"]
+__all__ = ["BaseTask", "SegmentationTask", "Start", "load_task", "start_from"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,6 +15,18 @@ from pytorch_lightning import LightningModule
 from lightning_pocket.errors import PocketError
 
 from .base import BaseTask
+
+#: What torch raises for files that are no checkpoints.
+DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -27,7 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise PocketError(f"{file}: no such checkpoint. A run keeps its own in RUN_DIR/checkpoints.")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError, ValueError) as error:
+    except DAMAGED as error:
         raise PocketError(
             f"{file}: not a checkpoint, or a damaged one ({type(error).__name__}). Expected a .ckpt file that "
             "`pocket fit` wrote, such as RUN_DIR/checkpoints/last.ckpt."

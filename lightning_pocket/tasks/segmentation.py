@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from typing_extensions import override
 
-from lightning_pocket.inference import SlidingWindow
+from lightning_pocket.errors import PocketError
+from lightning_pocket.inference import SlidingWindow, keep_largest
 from lightning_pocket.losses import L2Dice, deep_supervision_loss
-from lightning_pocket.metrics import CaseDice, dice_per_class
+from lightning_pocket.metrics import CaseDice, column_name, score_case
 from lightning_pocket.networks.base import Network
-from lightning_pocket.types import Batch
+from lightning_pocket.types import Batch, CaseBatch, Original
 
 from .base import BaseTask, OptimizerCallable, SchedulerCallable
+
+log = logging.getLogger(__name__)
 
 
 class SegmentationTask(BaseTask):
@@ -31,9 +35,14 @@ class SegmentationTask(BaseTask):
         lr_interval: See :class:`BaseTask`.
         monitor: See :class:`BaseTask`.
         inference: How whole images are covered with windows.
+        largest_component: Keep only the largest connected component of each class when testing and predicting.
+        tolerance_mm: Distance in mm up to which surfaces agree, for the surface Dice of a test.
+
+    Raises:
+        PocketError: If the data has voxels that do not count and the loss would count them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
         network: Network,
         dataset: dict[str, Any],
@@ -43,13 +52,19 @@ class SegmentationTask(BaseTask):
         lr_interval: Literal["epoch", "step"] = "epoch",
         monitor: str = "val/dice",
         inference: SlidingWindow = SlidingWindow(),
+        largest_component: bool = False,
+        tolerance_mm: float = 1.0,
     ) -> None:
         super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor)
         self.save_hyperparameters()
-        self.loss = L2Dice() if loss is None else loss
+        self.loss = L2Dice(ignore_index=self.info.ignore_index) if loss is None else loss
+        _check_ignored(self.loss, self.info.ignore_index)
         self.inference = inference
-        self.val_dice = CaseDice(len(self.info.classes))
+        self.largest_component = largest_component
+        self.tolerance_mm = tolerance_mm
+        self.val_dice = CaseDice(len(self.info.classes), self.info.ignore_index)
         self.val_loss = MeanMetric()
+        self._collapsed = False
 
     @property
     @override
@@ -90,34 +105,52 @@ class SegmentationTask(BaseTask):
         self.log("val/loss", self.val_loss.compute())
         self.log("val/dice", scores.mean(), prog_bar=True)
         self.log_dict({f"val/dice_{name}": score for name, score in zip(self._foreground(), scores, strict=True)})
-        if self.val_dice.predicted_foreground == 0:
-            rank_zero_warn(
-                f"epoch {self.current_epoch}: every voxel of the validation images was predicted as background. If "
-                "this goes on, lower the learning rate, raise data.init_args.sampler.init_args.probability, or try "
-                "--config dice_ce."
+        collapsed = bool(self.val_dice.predicted_foreground == 0)
+        if collapsed and not self._collapsed and self.global_rank == 0:
+            log.warning(
+                "epoch %d: every voxel of the validation images was predicted as background. If this goes on, lower "
+                "the learning rate, raise data.init_args.sampler.init_args.probability, or try --config dice_ce.",
+                self.current_epoch,
             )
+        self._collapsed = collapsed  # said once, and again only after it was over
         self.val_dice.reset()
         self.val_loss.reset()
 
     @override
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Return ``predicted``, the class of each voxel ``(B, *S)``, and ``rows``, the scores of each case."""
+    def test_step(self, batch: CaseBatch, batch_idx: int) -> dict[str, Any]:
+        """Return ``predicted``, the class of each voxel ``(B, *S)``, and ``rows``, the scores of each case.
+
+        Scores are those of the original images' own grid: the prediction is brought back to it.
+        """
         predicted = self.logits(batch["image"]).argmax(1)
-        result = dice_per_class(predicted, batch["label"], len(self.info.classes))
+        maps = list(predicted.to("cpu", torch.uint8).numpy())
+        if self.largest_component:
+            maps = [keep_largest(label) for label in maps]
         rows = [
-            {
-                "subject": subject,
-                "dice": scores[1:].mean().item(),
-                **{f"dice_{name}": score.item() for name, score in zip(self._foreground(), scores[1:], strict=True)},
-                **{f"voxels_{name}": int(n) for name, n in zip(self._foreground(), truth[1:], strict=True)},
-                **{f"predicted_{name}": int(n) for name, n in zip(self._foreground(), found[1:], strict=True)},
-            }
-            for subject, scores, truth, found in zip(
-                batch["subject"], result.scores, result.label_voxels, result.predicted_voxels, strict=True
-            )
+            {"subject": subject, **self._score(label, original)}
+            for subject, label, original in zip(batch["subject"], maps, batch["original"], strict=True)
             if subject
         ]
-        return {"predicted": predicted, "rows": rows}
+        return {"predicted": torch.from_numpy(np.stack(maps)), "rows": rows}
+
+    def _score(self, label: np.ndarray, original: Original) -> dict[str, float | int]:
+        return score_case(
+            original.restore(label),
+            original.label(),
+            self.info.classes,
+            original.spacing,
+            self.tolerance_mm,
+            self.info.ignore_index,
+        )
 
     def _foreground(self) -> list[str]:
-        return [name.replace(" ", "_").replace("/", "_") for name in self.info.classes[1:]]
+        return [column_name(name) for name in self.info.classes[1:]]
+
+
+def _check_ignored(loss: nn.Module, ignore_index: int | None) -> None:
+    found = getattr(loss, "ignore_index", None)
+    if ignore_index is not None and found != ignore_index:
+        raise PocketError(
+            f"model.init_args.loss.init_args.ignore_index: is {found}, but the data has voxels with the label "
+            f"{ignore_index} that do not count. Set it to {ignore_index}, as --config ignore_label does."
+        )

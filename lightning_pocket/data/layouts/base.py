@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning_pocket.errors import PocketError
+
+IGNORE = "ignore"  # the class of voxels that do not count
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Layout(ABC):
         name: Name by which the layout is chosen.
         expects: What the layout looks like, in one phrase, for errors.
         channels: Names of the image channels.
-        labels: Name of the class of each raw label value, 0 is background; None where the data set declares none.
+        labels: Name of the class of each raw label value, 0 is background; None where the data set declares none. A
+            class called "ignore" marks voxels that do not count: see :func:`ignored_value`.
     """
 
     name: ClassVar[str]
@@ -97,7 +101,7 @@ def parse_labels(table: dict[str, Any], where: str) -> dict[int, str]:
         Name of each raw value, in the order of the values.
 
     Raises:
-        PocketError: If a label is a region (a list of values), an ignore label, or not an integer; if 0 is missing.
+        PocketError: If a label is a region (a list of values) or not an integer; if 0 is missing or does not count.
     """
     labels: dict[int, str] = {}
     for key, value in table.items():
@@ -107,12 +111,45 @@ def parse_labels(table: dict[str, Any], where: str) -> dict[int, str]:
                 f"{where}: '{name}' is a region {raw} of overlapping labels, which is not supported; "
                 "give each label one value, or merge the labels in the files."
             )
-        if name == "ignore":
-            raise PocketError(f"{where}: an 'ignore' label is not supported; give those voxels a class of their own.")
         try:
             labels[int(raw)] = str(name)
         except (TypeError, ValueError) as error:
             raise PocketError(f"{where}: '{name}' has the value {raw}; expected a whole number.") from error
     if 0 not in labels:
         raise PocketError(f'{where}: 0 is not declared; add "background" with the value 0.')
+    check_ignored(labels, where)
     return dict(sorted(labels.items()))
+
+
+def ignored_value(labels: Mapping[int, str] | None) -> int | None:
+    """Return the raw value of the voxels that do not count: the class called "ignore", in any case of letters.
+
+    The name is the convention of nnU-Net (Isensee et al., Nature Methods 2021).
+
+    Args:
+        labels: Name of the class of each raw label value.
+    """
+    return next((value for value, name in (labels or {}).items() if name.lower() == IGNORE), None)
+
+
+def counted_labels(labels: Mapping[int, str]) -> dict[int, str]:
+    """Return the labels without the one that marks voxels that do not count."""
+    return {value: name for value, name in labels.items() if name.lower() != IGNORE}
+
+
+def check_ignored(labels: Mapping[int, str], where: str) -> None:
+    """Refuse labels of which too little counts.
+
+    Args:
+        labels: Name of the class of each raw label value.
+        where: Names file and key in errors.
+
+    Raises:
+        PocketError: If several values, or the background, are called "ignore".
+    """
+    values = sorted(labels.keys() - counted_labels(labels).keys())
+    if len(values) > 1 or 0 in values:
+        raise PocketError(
+            f"{where}: 'ignore' has the values {', '.join(map(str, values))}; give one value above 0 to the voxels "
+            "that do not count."
+        )

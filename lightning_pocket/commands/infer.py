@@ -1,0 +1,123 @@
+"""Segment new images with a trained network, and write label maps on the images' own grids."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_pocket.data.inputs import find_inputs
+from lightning_pocket.data.label_files import result_suffix, write_like
+from lightning_pocket.data.layouts import Case
+from lightning_pocket.errors import PocketError
+from lightning_pocket.reports.progress import show_windows
+from lightning_pocket.results_folder import ResultsFolder
+from lightning_pocket.run_folder import RunFolder
+
+
+def infer(  # noqa: PLR0913 (one parameter per option of the command line)
+    checkpoint: str,
+    images: list[str],
+    output: str | None = None,
+    probabilities: bool = False,
+    largest_component: bool | None = None,
+    flips: bool | None = None,
+    overlap: float | None = None,
+    window_batch: int | None = None,
+    device: str = "auto",
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    fresh: bool = False,
+) -> None:
+    """Segment new images with a trained network, and write label maps on the images' own grids.
+
+    The images are prepared as those of the training were; nothing but the checkpoint is needed. An image that cannot
+    be segmented is reported, and the others are done. A command that was stopped goes on where it was.
+
+    Args:
+        checkpoint: File that `pocket fit` wrote, or folder of a run for its last checkpoint.
+        images: Image files (NIfTI, NRRD, MetaImage), folders of them, folders with a DICOM series, or a CSV table with
+            the column subject and one column per channel. Files called CASE_0000, CASE_0001 are channels of one case.
+        output: Folder of the label maps, always needed. Each is called after its case.
+        probabilities: Write the probability of each class too, as CASE_CLASS.nii.gz in the folder probabilities.
+        largest_component: Keep only the largest connected component of each class; as in training by default.
+        flips: Average over all flips of each window, 8 times the work; as in training by default.
+        overlap: Fraction of a window that the next one repeats; as in training by default.
+        window_batch: Windows predicted at a time; as in training by default.
+        device: cpu, cuda, cuda:1, or auto for a GPU where there is one.
+        precision: Precision of the network.
+        fresh: Segment again what is already in the folder.
+
+    Raises:
+        PocketError: If the checkpoint or the folder cannot be used, or an image could not be segmented.
+    """
+    if not output:
+        raise PocketError("output: is missing; name a folder for the label maps, such as --output predictions.")
+    file = RunFolder(Path(checkpoint)).last if Path(checkpoint).is_dir() else Path(checkpoint)
+    from lightning_pocket.segmenter import Segmenter, Settings  # torch only now: options may be wrong
+
+    settings = Settings(flips, overlap, window_batch, largest_component, precision)
+    segmenter = Segmenter(file, device, settings)
+    cases = find_inputs(images, segmenter.channels)
+    folder = ResultsFolder(Path(output), _identity(file, segmenter, probabilities), fresh)
+    folder.refuse_inputs(path for case in cases for path in case.images)
+    failed = 0
+    for number, case in enumerate(cases, start=1):
+        label = folder.path / f"{case.subject}{result_suffix(case.images[0])}"
+        place = f"{number}/{len(cases)} {case.subject}"
+        try:
+            if folder.is_done(case.subject, case.images, label):
+                print(f"{place}: already segmented, {label}", flush=True)
+                continue
+            folder.check_free(case.subject, label)
+            started = time.monotonic()
+            found = _segment(segmenter, case, label, place, probabilities)
+            folder.record(case.subject, case.images, label)
+            print(f"{place}: {found} ({time.monotonic() - started:.1f} s) -> {label}", flush=True)
+        except (PocketError, RuntimeError, MemoryError, OSError) as error:
+            failed += 1
+            print(f"{place}: error: {_first_line(error)}", file=sys.stderr, flush=True)
+    if failed:
+        raise PocketError(f"{failed} of {len(cases)} images could not be segmented; the reasons are above.")
+
+
+def _segment(segmenter: Any, case: Case, label: Path, place: str, probabilities: bool) -> str:
+    """Write the results of one case and say what was found."""
+    with show_windows(place) as progress:
+        result = segmenter.segment(case.images, progress, probabilities)
+    if probabilities:
+        for index, name in enumerate(segmenter.classes):
+            plain = name.replace(" ", "_").replace("/", "_")
+            path = label.parent / "probabilities" / f"{case.subject}_{plain}{result_suffix(case.images[0])}"
+            write_like(path, result.probability(index), case.images[0])
+    write_like(label, result.label, case.images[0])
+    values = segmenter.resolved.label_values
+    millilitres = result.label.grid.voxel_mm3 / 1000
+    volumes = [
+        f"{name} {(result.label.array == value).sum() * millilitres:.1f} ml"
+        for name, value in list(zip(segmenter.classes, values, strict=True))[1:]
+    ]
+    return ", ".join(volumes)
+
+
+def _identity(checkpoint: Path, segmenter: Any, probabilities: bool) -> dict[str, Any]:
+    """Return everything that decides what a label map holds."""
+    from dataclasses import asdict
+
+    from lightning_pocket.storage import sha256
+
+    return {
+        "checkpoint": str(checkpoint.resolve()),
+        "checkpoint_sha256": sha256(checkpoint),
+        "window": asdict(segmenter.window),
+        "largest_component": segmenter.keep_largest,
+        "precision": segmenter.settings.precision,
+        "probabilities": probabilities,
+        "classes": {str(v): n for v, n in zip(segmenter.resolved.label_values, segmenter.classes, strict=True)},
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; close other programs, or use a machine with more memory."
+    return next(iter(str(error).splitlines()), type(error).__name__)

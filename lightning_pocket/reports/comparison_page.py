@@ -1,0 +1,139 @@
+"""One HTML page that compares runs, made of their folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_pocket.types import CASE_METRICS
+
+from .charts import Point, dot_chart, line_chart, scatter_chart
+from .collect import RunResult, metric_of, read_runs
+from .comparison_tables import direction, origin_rows, result_rows
+from .page import Page
+from .pictures import picture_name
+from .verdict import caveats, sentences
+
+#: Series of ``metrics.csv`` that are drawn, and what their axis is called.
+_CURVES = {"train/loss": "training loss", "val/dice": "validation Dice"}
+_FIRST = "Dice, mean of classes"
+
+
+def write_comparison(path: Path, runs: list[Path], title: str, notes: list[str], commands: list[str]) -> None:
+    """Write a page that compares runs: verdict, table, charts, pictures, and how it was made.
+
+    It reads ``manifest.json``, ``metrics.csv``, ``config.yaml``, ``test/cases.csv`` and ``test/pictures`` of each run;
+    of these only the manifest must be there.
+
+    Args:
+        path: The HTML file, one self-contained page.
+        runs: Run folders; the first is what the others are compared with.
+        title: Heading of the page.
+        notes: Remarks below the verdict.
+        commands: Commands that made the runs; where empty, those that the runs recorded.
+
+    Raises:
+        PocketError: If a folder holds no run.
+    """
+    results = read_runs(runs)
+    page = Page(title)
+    for sentence in sentences(results):
+        page.paragraph(sentence, "lead")
+    for note in (*notes, *caveats(results)):
+        page.paragraph(note, "note")
+    _add_table(page, results)
+    _add_charts(page, results)
+    _add_pictures(page, results)
+    _add_origin(page, results, commands)
+    page.write(path)
+
+
+def _add_table(page: Page, results: Sequence[RunResult]) -> None:
+    page.section("Results")
+    cases = sorted({len(result.subjects) for result in results if result.subjects})
+    counts = " or ".join(map(str, cases))
+    caption = f"Test scores are means ± standard deviations over {counts} cases; {direction(results)}"
+    page.table(
+        ["", *(result.name for result in results)],
+        result_rows(results),
+        caption if cases else "No run has been tested.",
+    )
+
+
+def _add_charts(page: Page, results: Sequence[RunResult]) -> None:
+    curves = []
+    for name, label in _CURVES.items():
+        series = {result.name: result.curves[name] for result in results if name in result.curves}
+        if series:
+            title = f"{label[0].upper()}{label[1:]} by epoch"
+            curves.append((line_chart(series, "epoch", label, title), f"{title}."))
+    if curves:
+        page.section("Learning curves")
+        page.charts(curves)
+    tested = [result for result in results if "dice" in result.scores]
+    if not tested:
+        return
+    page.section("Accuracy")
+    points = [Point(r.parameters, r.mean("dice"), r.name, r.spread("dice")) for r in tested]
+    page.charts(
+        [
+            (dot_chart(_dots(tested), "Dice", "Dice of each case"), "Dice of each test case; bars are means."),
+            (
+                scatter_chart(points, "parameters (log scale)", "test Dice", "Test Dice against parameters"),
+                "Mean test Dice against the number of parameters; bars are standard deviations over the cases.",
+            ),
+        ]
+    )
+
+
+def _dots(results: Sequence[RunResult]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return Dice by class, run and case, the mean of several classes first."""
+    columns = dict.fromkeys(column for r in results for column in r.scores if metric_of(column) == "dice")
+    classes = {column: column.removeprefix("dice_") for column in columns if column not in CASE_METRICS}
+    groups = classes if len(classes) == 1 else {"dice": _FIRST} | classes
+    return {name: {r.name: r.by_case(column) for r in results} for column, name in groups.items()}
+
+
+def _add_pictures(page: Page, results: Sequence[RunResult]) -> None:
+    drawn = [result for result in results if (result.path / "test" / "pictures").is_dir()]
+    if not drawn:
+        return
+    cases = _telling_cases(drawn[0])
+    page.section("Cases")
+    for subject, why in cases.items():
+        page.subsection(f"{subject}: {why} case of {drawn[0].name}")
+        pictures = []
+        for result in drawn:
+            file = result.path / "test" / "pictures" / picture_name(subject)
+            if file.is_file():
+                dice = result.by_case("dice").get(subject)
+                scored = "" if dice is None else f", Dice {dice:.3f}"
+                alt = f"Image, ground truth and prediction of {result.name} for {subject}{scored}"
+                pictures.append((file.read_bytes(), alt, f"{result.name}{scored}."))
+        page.pictures(pictures)
+
+
+def _telling_cases(result: RunResult) -> dict[str, str]:
+    """Return the worst, median and best case by Dice among those with a picture, and what each is."""
+    folder = result.path / "test" / "pictures"
+    scores = result.by_case("dice")
+    drawn = [subject for subject in scores if (folder / picture_name(subject)).is_file()]
+    ranked = sorted(drawn, key=lambda subject: scores[subject])
+    chosen: dict[str, str] = {}
+    if ranked:
+        for index, why in ((0, "worst"), (len(ranked) // 2, "median"), (-1, "best")):
+            chosen.setdefault(ranked[index], why)
+    return chosen
+
+
+def _add_origin(page: Page, results: Sequence[RunResult], commands: Sequence[str]) -> None:
+    page.section("How it was made")
+    recorded = [str(result.manifest["command"]) for result in results if result.manifest.get("command")]
+    lines = list(commands) or recorded
+    if lines:
+        page.code("\n".join(lines))
+    page.table(["", *(result.name for result in results)], origin_rows(results), "What each run recorded.")
+    for result in results:
+        config = result.path / "config.yaml"
+        if config.is_file():
+            page.details(f"Every setting of {result.name}", config.read_text(encoding="utf-8"))

@@ -1,0 +1,176 @@
+"""Parts of inline SVG charts: scales, ticks, axes, and marks that differ by more than their colour.
+
+Colours are CSS variables of the page (``--series-0`` and so on), so that a chart follows light and dark; without the
+page they fall back to the text's colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 440, 300
+FONT_SIZE = 14
+#: Room around the plot for tick labels and axis names, in pixels.
+LEFT, RIGHT, TOP, BOTTOM = 64, 20, 12, 50
+_CHARACTER = 0.56 * FONT_SIZE  # mean width of a letter
+_COLOURS = 6
+_DASHES = ("", "7 4", "2 3", "10 3 2 3", "4 6", "1 5")
+_LEGEND_LINE = 22
+_LONGEST = 40  # letters of a name in the legend
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values to pixels, linearly or by their logarithm.
+
+    Args:
+        low: Value at ``start``.
+        high: Value at ``end``; must differ from ``low``.
+        start: Pixel of ``low``.
+        end: Pixel of ``high``.
+        log: Logarithmic; both values must be positive.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
+        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return about ``count`` round numbers, 1, 2 or 5 times a power of ten apart, from ``low`` or below to ``high``.
+
+    Args:
+        low: Lowest value to be covered.
+        high: Highest value to be covered.
+        count: Number of intervals to aim at.
+    """
+    if high <= low:
+        low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten from ``low`` or below to ``high`` or above; powers alone where it is far.
+
+    Args:
+        low: Lowest value to be covered, positive.
+        high: Highest value to be covered.
+    """
+    factors = (1,) if high / low > 1000 else (1, 2, 5)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = [factor * 10.0**power for power in powers for factor in factors]
+    first = max(index for index, tick in enumerate(ticks) if tick <= low * (1 + 1e-9))
+    last = min(index for index, tick in enumerate(ticks) if tick >= high * (1 - 1e-9))
+    return ticks[first : max(last, first + 1) + 1]
+
+
+def number(value: float) -> str:
+    """Return a tick's label: 0.9, 25, 200k, 3M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 10 * size or (abs(value) >= size and value % (size / 10) == 0):
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def marker(index: int, x: float, y: float, title: str, size: float = 4.0) -> str:
+    """Return the mark of a point: circle, square, triangle, diamond, cross or ring, by the index of its series.
+
+    Args:
+        index: Of the series.
+        x: Pixels from the left.
+        y: Pixels from the top.
+        title: Shown when the pointer rests on the point.
+        size: Half the width in pixels.
+    """
+    top = size * 1.2
+    shape = (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:g}"/>',
+        f'<path d="M{x - size:.1f} {y - size:.1f}h{2 * size:g}v{2 * size:g}h{-2 * size:g}z"/>',
+        f'<path d="M{x:.1f} {y - top:.1f}l{top:g} {2 * top:g}h{-2 * top:g}z"/>',
+        f'<path d="M{x:.1f} {y - top:.1f}l{top:g} {top:g}l{-top:g} {top:g}l{-top:g} {-top:g}z"/>',
+        f'<path class="open" d="M{x - size:.1f} {y - size:.1f}l{2 * size:g} {2 * size:g}m0 {-2 * size:g}'
+        f'l{-2 * size:g} {2 * size:g}"/>',
+        f'<circle class="open" cx="{x:.1f}" cy="{y:.1f}" r="{size:g}"/>',
+    )[_style(index)]
+    return f'<g class="mark s{index % _COLOURS}"><title>{escape(title)}</title>{shape}</g>'
+
+
+def line(index: int, points: Iterable[tuple[float, float]], solid: bool = False) -> str:
+    """Return a line through points in pixels, dashed by the index of its series unless it is to be solid."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dash = "" if solid else _DASHES[_style(index)]
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<polyline class="line s{index % _COLOURS}"{dashes} points="{path}"/>'
+
+
+def _style(index: int) -> int:
+    """Return which mark and dashes a series has: other ones each time that the colours begin anew."""
+    return (index + index // _COLOURS) % len(_DASHES)
+
+
+def text(x: float, y: float, content: str, anchor: str = "middle", rotate: bool = False, css: str = "") -> str:
+    """Return a line of text; ``anchor`` says which part of it lies at ``x``."""
+    turned = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if rotate else ""
+    kind = f' class="{css}"' if css else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turned}{kind}>{escape(content)}</text>'
+
+
+def x_axis(scale: Scale, ticks: Sequence[float], label: str, y: float, top: float) -> str:
+    """Return ticks with grid lines from ``y`` up to ``top``, and the name of the axis below."""
+    parts = [
+        f'<line class="grid" x1="{scale(tick):.1f}" x2="{scale(tick):.1f}" y1="{top:.1f}" y2="{y:.1f}"/>'
+        + text(scale(tick), y + 18, number(tick), css="tick")
+        for tick in ticks
+    ]
+    return "".join(parts) + text((scale.start + scale.end) / 2, y + 40, label)
+
+
+def y_axis(scale: Scale, ticks: Sequence[float], label: str, left: float, right: float) -> str:
+    """Return ticks with grid lines from ``left`` to ``right``, and the name of the axis at the left."""
+    parts = [
+        f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{scale(tick):.1f}" y2="{scale(tick):.1f}"/>'
+        + text(left - 8, scale(tick) + 5, number(tick), "end", css="tick")
+        for tick in ticks
+    ]
+    return "".join(parts) + text(14, (scale.start + scale.end) / 2, label, rotate=True)
+
+
+def legend(names: Sequence[str], sample: Callable[[int, float, float], str]) -> tuple[str, int]:
+    """Return the names of the series with their marks, wrapped to the width, and the height that they take.
+
+    Args:
+        names: Of the series.
+        sample: Draws the mark of a series at ``(index, x, y)``, 28 pixels wide.
+    """
+    parts, x, y = [], float(LEFT), _LEGEND_LINE // 2 + 2
+    for index, name in enumerate(names):
+        shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        needed = 36 + len(shown) * _CHARACTER + 16
+        if x > LEFT and x + needed > WIDTH:
+            x, y = float(LEFT), y + _LEGEND_LINE
+        parts.append(sample(index, x, y) + text(x + 36, y + 5, shown, "start"))
+        x += needed
+    return "".join(parts), (y + _LEGEND_LINE // 2 + 2 if names else 0)
+
+
+def document(title: str, description: str, height: float, body: str) -> str:
+    """Return a whole inline SVG that a screen reader reads as one picture with a description."""
+    return (
+        f'<svg class="chart" role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {height:g}" '
+        f'font-size="{FONT_SIZE}"><title>{escape(title)}</title>'
+        f"<desc>{escape(description)}</desc>{body}</svg>"
+    )

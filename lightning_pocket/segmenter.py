@@ -1,0 +1,184 @@
+"""From a checkpoint to label maps of new images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_pocket.data.images import Volume, read_volume
+from lightning_pocket.data.integrity import ImageError
+from lightning_pocket.data.preprocess import Geometry, Resolved, apply, restore, restore_probability
+from lightning_pocket.errors import PocketError
+from lightning_pocket.inference import keep_largest
+from lightning_pocket.inference.segment import segment
+from lightning_pocket.tasks import SegmentationTask, load_task
+
+#: Called with the number of windows of an image, and with how many more of them are done.
+Progress = tuple[Callable[[int], None], Callable[[int], None]]
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are segmented; null takes what the checkpoint's config says.
+
+    Args:
+        flips: Average over all flips of each window: 8 times the work for volumes.
+        overlap: Fraction of a window that the next one repeats, in [0, 1).
+        window_batch: Windows predicted at a time.
+        largest_component: Keep only the largest connected component of each class.
+        precision: Precision of the network; float16 and bfloat16 need half the memory on a GPU.
+    """
+
+    flips: bool | None = None
+    overlap: float | None = None
+    window_batch: int | None = None
+    largest_component: bool | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Segmenter:
+    """Segments images as the checkpoint's training prepared them.
+
+    Args:
+        checkpoint: File that ``pocket fit`` wrote.
+        device: ``cpu``, ``cuda``, ``cuda:1`` and so on; ``auto`` takes a GPU where there is one.
+        settings: How to segment.
+
+    Attributes:
+        channels: Names of the channels that an image must have.
+        classes: Names of the classes, background first.
+
+    Raises:
+        PocketError: If the checkpoint cannot be read or does not segment volumes, or there is no such device.
+    """
+
+    def __init__(self, checkpoint: Path, device: str = "auto", settings: Settings = Settings()) -> None:
+        task = load_task(checkpoint)
+        if not isinstance(task, SegmentationTask):
+            raise PocketError(f"{checkpoint}: holds a {type(task).__name__}; expected a SegmentationTask.")
+        if task.network.spatial_dims != 3 or not task.info.preprocessing:
+            raise PocketError(
+                f"{checkpoint}: its network takes {task.network.spatial_dims}D images and "
+                f"{'some' if task.info.preprocessing else 'no'} preprocessing is recorded; expected a network for "
+                "volumes, trained on what `pocket prepare` wrote."
+            )
+        self.device = _device(device)
+        self.settings = settings
+        self.channels, self.classes = task.info.channels, task.info.classes
+        self.resolved = Resolved.from_dict(task.info.preprocessing)
+        self.patch_size = task.info.patch_size
+        self.keep_largest = task.largest_component if settings.largest_component is None else settings.largest_component
+        asked: dict[str, Any] = {
+            "flips": settings.flips,
+            "overlap": settings.overlap,
+            "window_batch": settings.window_batch,
+        }
+        self.window = replace(task.inference, **{name: value for name, value in asked.items() if value is not None})
+        self._network = task.network.to(self.device).eval()
+
+    def count_windows(self, shape: Sequence[int]) -> int:
+        """Return how often the network will be applied to an image of ``shape`` (D', H', W')."""
+        return self.window.count(shape, self.patch_size) * (8 if self.window.flips else 1)
+
+    def segment(self, images: Sequence[Path], progress: Progress | None = None, probabilities: bool = False) -> Result:
+        """Segment one image.
+
+        Args:
+            images: One file (or DICOM folder) with all channels, or one for each channel.
+            progress: See ``Progress``.
+            probabilities: Keep the probabilities of the classes too, in a temporary file.
+
+        Returns:
+            The result on the grid of the image.
+
+        Raises:
+            PocketError: If an image cannot be read or has other channels.
+        """
+        if len(images) not in (1, len(self.channels)):
+            raise ImageError(
+                images[0],
+                f"is one of {len(images)} files of its case, but the network needs {len(self.channels)} channels "
+                f"({', '.join(self.channels)})",
+                "give a file per channel, or one 4D file",
+            )
+        prepared, _, geometry = apply(read_volume(list(images), len(self.channels)), None, self.resolved)
+        begin, advance = progress or (_ignore, _ignore)
+        begin(self.count_windows(prepared.shape[1:]))
+
+        def predict(crops: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, PRECISIONS[self.settings.precision], self._autocast):
+                logits = self._network(crops.to(self.device, non_blocking=True))
+            advance(len(crops))
+            return logits
+
+        kept = _temporary((len(self.classes), *prepared.shape[1:])) if probabilities else None
+        label = segment(predict, torch.from_numpy(prepared), self.patch_size, self.window, kept)
+        del prepared
+        if self.keep_largest:
+            label = keep_largest(label)
+        whole = restore(label, geometry)
+        values = np.array(self.resolved.label_values, np.uint8)
+        return Result(replace(whole, array=values[whole.array]), geometry, kept)
+
+    @property
+    def _autocast(self) -> bool:
+        return self.settings.precision != "float32"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A segmented image.
+
+    Args:
+        label: Raw label values ``(D, H, W)`` uint8 on the grid of the image.
+        geometry: How the prepared grid came from that of the image.
+        prepared_probabilities: ``(K, D', H', W')`` float32 on the prepared grid; None where they were not asked for.
+    """
+
+    label: Volume
+    geometry: Geometry
+    prepared_probabilities: np.ndarray | None
+
+    def probability(self, index: int) -> Volume:
+        """Return the probability of one class ``(D, H, W)`` float32 on the grid of the image.
+
+        Args:
+            index: Number of the class; what was cropped away is background.
+
+        Raises:
+            PocketError: If probabilities were not asked for.
+        """
+        if self.prepared_probabilities is None:
+            raise PocketError("probabilities: were not kept; ask `segment` for them.")
+        return restore_probability(self.prepared_probabilities[index], self.geometry, outside=float(index == 0))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise PocketError(f"device: {name} cannot be used ({reason}); choose cpu, cuda or auto.") from error
+    return device
+
+
+def _temporary(shape: Sequence[int]) -> np.ndarray:
+    """Return float32 numbers in a file that vanishes with them."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=tuple(shape))
+
+
+def _ignore(_: int) -> None:
+    pass
