@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.launch import end_with_parent, with_configs
 
 #: Commands that LightningCLI parses; the others are one file each in ``commands/``.
 TRAINING = {
@@ -17,6 +18,8 @@ TRAINING = {
     "validate": "Compute the validation metrics of a run.",
     "test": "Segment the held-out cases of a run and score them, one row per case.",
 }
+#: Commands that take their arguments as they are, to pass most of them on.
+RAW = {"crossval", "saturation", "table"}
 COMMANDS_FOLDER = Path(__file__).parent / "commands"
 
 
@@ -33,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal without ± shows ? instead of a traceback
             stream.reconfigure(errors="replace")
+    end_with_parent()
     try:
         _dispatch(arguments)
     except KeyboardInterrupt:
@@ -66,6 +70,8 @@ def _dispatch(arguments: list[str]) -> None:
         from lightning_pocket.commands.train import train
 
         train(arguments)
+    elif name in RAW:
+        getattr(import_module(f"lightning_pocket.commands.{name}"), name)(rest)
     elif name in _functions():
         _run_function(name, rest)
     else:
@@ -99,7 +105,8 @@ def _run_function(name: str, arguments: list[str]) -> None:
 
     function = getattr(import_module(f"lightning_pocket.commands.{name}"), name)
     parser = Parser(prog=f"pocket {name}", description=_first_line(COMMANDS_FOLDER / f"{name}.py"))
-    parser.add_argument("--config", action="config", help="YAML file with options of this command.")
+    help_text = f"YAML file with options of this command, or the name of one in configs/{name}."
+    parser.add_argument("--config", action="config", help=help_text)
     parser.add_function_arguments(function, as_group=False, as_positional=True)
     for action in parser._actions:
         fields = vars(action)
@@ -109,6 +116,6 @@ def _run_function(name: str, arguments: list[str]) -> None:
             fields |= {"nargs": "?", "const": True}
         elif not action.option_strings and fields.get("_typehint") == list[str]:  # names separated by spaces
             fields |= {"nargs": "+", "metavar": action.dest, "_typehint": str}
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(with_configs(arguments, [name]))
     options.pop("config", None)
     function(**parser.instantiate(options).as_dict())

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import subprocess
 import sys
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from lightning_pocket.errors import PocketError
+
+#: Set for a process whose standard input is a pipe from the one that started it, and which must not outlive that one.
+_TIED = "POCKET_ENDS_WITH_PARENT"
 
 Option = bool | int | float | str | list[int] | None
 
@@ -37,6 +45,41 @@ def program() -> list[str]:
     return [sys.executable, "-m", "lightning_pocket"]
 
 
+def start_tied(arguments: Sequence[str], output: IO[bytes], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start ``pocket`` in a process of its own that ends with this one, however this one ends.
+
+    Args:
+        arguments: What follows ``pocket``.
+        output: File that standard output and standard error are appended to.
+        environment: Variables on top of those of this process.
+
+    Returns:
+        The process; its standard input is the pipe by which it notices the end of this one.
+    """
+    return subprocess.Popen(
+        [*program(), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment, _TIED: "1"},
+    )
+
+
+def end_with_parent() -> None:
+    """Watch, in a process that :func:`start_tied` started, for the end of the one that did.
+
+    The children of this process inherit the pipe and the variable: where they are ``pocket`` too, they watch as well.
+    """
+    if os.environ.get(_TIED):
+        threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
+
+
+def _exit_at_end_of_input() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def configs_folder() -> Path:
     """Return the folder of shipped configs: inside the installed package, or beside it in a source checkout."""
     package = Path(__file__).parent
@@ -44,12 +87,13 @@ def configs_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, folders: Sequence[str] = ("experiments", "presets")) -> Path:
     """Return the config file called ``name``.
 
     Args:
-        name: Path of a file, or a shipped config: its path below ``configs``, or the bare name of an experiment or
-            preset; ``.yaml`` may be left out.
+        name: Path of a file, or a shipped config: its path below ``configs``, or its bare name in one of ``folders``;
+            ``.yaml`` may be left out.
+        folders: Where a bare name is looked for, in order.
 
     Raises:
         PocketError: If there is no such config.
@@ -58,14 +102,45 @@ def find_config(name: str) -> Path:
         return Path(name)
     root = configs_folder()
     wanted = name.removesuffix(".yaml")
-    for folder in ("", "experiments/", "presets/"):
-        shipped = root / f"{folder}{wanted}.yaml"
+    for folder in ("", *folders):
+        shipped = root / folder / f"{wanted}.yaml"
         if shipped.is_file():
             return shipped
-    known = [path.stem for folder in ("experiments", "presets") for path in sorted((root / folder).glob("*.yaml"))]
+    known = [path.stem for folder in folders for path in sorted((root / folder).glob("*.yaml"))]
     close = difflib.get_close_matches(wanted, known, n=2, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}?" if close else f"Shipped ones are in {root}."
     raise PocketError(f"--config {name}: no such file, and no shipped config has this name. {hint}")
+
+
+def with_configs(arguments: Sequence[str], folders: Sequence[str] = ("experiments", "presets")) -> list[str]:
+    """Return arguments in which each ``--config`` is followed by the path of a file.
+
+    Args:
+        arguments: What the user typed.
+        folders: Where bare names are looked for, in order.
+
+    Raises:
+        PocketError: If there is no such config, or it is not YAML: later errors would not name the file.
+    """
+    expanded: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, separator, value = argument.partition("=")
+        if name == "--config":
+            expanded.append(f"--config={_readable(find_config(value if separator else next(rest, ''), folders))}")
+        else:
+            expanded.append(argument)
+    return expanded
+
+
+def _readable(config: Path) -> Path:
+    import yaml
+
+    try:
+        yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PocketError(f"{config}: is not valid YAML: {' '.join(str(error).split())}") from error
+    return config
 
 
 def _dump(value: Option) -> str:

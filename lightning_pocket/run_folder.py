@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,22 @@ import yaml
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.locks import FileLock
 from lightning_pocket.storage import read_json, write_text
 
 #: Settings that do not change what is learned: a run may continue with others.
 FREE = (
     "run_dir",
     "data.init_args.num_workers",
+    "model.init_args.largest_component",
     "trainer.default_root_dir",
     "trainer.enable_progress_bar",
     "trainer.logger",
 )
 #: What a run writes into its folder: only these are ever deleted.
 OWN = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "pictures", "tensorboard", "test", "wandb"}
+#: Held while training; it is there only then, or where a process was killed.
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -40,6 +46,9 @@ class RunFolder:
         pictures/              validation cases, image, truth and prediction
         test/cases.csv         one row per tested case
         test/pictures/         the same for tested cases
+        test/roc.svg           and confusion.svg, reliability.svg, of a classification
+        test/predictions/      label maps of tested cases, with --config prediction_files
+        .lock                  held while training
 
     Args:
         path: The folder; need not exist yet.
@@ -68,24 +77,60 @@ class RunFolder:
             PocketError: If it holds a run with other settings; the differences are in the message.
         """
         self.fresh = fresh
-        if self.path.exists() and not self.path.is_dir():
-            raise PocketError(f"--run_dir {self.path}: is a file. Name a folder that is new, empty or a run.")
-        foreign = [entry.name for entry in self.path.iterdir() if entry.name not in OWN] if self.path.is_dir() else []
-        if foreign and not self.config.is_file():
-            raise PocketError(
-                f"--run_dir {self.path}: does not look like a run, it holds {foreign[0]}. Name a folder of its own."
-            )
-        if fresh:
-            return
-        if not self.config.is_file():
+        self._check_folder()
+        if fresh or not self.config.is_file():
             return
         saved = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        different = _differences(_flatten(saved), _flatten(settings))
-        if different:
-            shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+        shown = show_differences(saved, settings)
+        if shown:
             raise PocketError(
                 f"{self.path} holds a run with other settings ({shown}). Give the same settings to continue it, "
                 "--run_dir for a run of its own, or --fresh to delete it and start over."
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out of the folder.
+
+        Of the processes of one training the first holds the lock; the others need none.
+
+        Raises:
+            PocketError: If another process trains here, or the folder cannot be made.
+        """
+        if not _is_first_process():
+            yield
+            return
+        self._check_folder()
+        lock = FileLock(self.path / LOCK)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            free = lock.acquire()
+        except OSError as error:
+            raise PocketError(
+                f"--run_dir {self.path}: cannot be written ({error.strerror}). Name another folder or change its "
+                "permissions."
+            ) from error
+        if not free:
+            raise PocketError(
+                f"--run_dir {self.path}: {lock.holder()} is training here. Wait until it has ended, or name another "
+                "folder."
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+            if self.path.is_dir() and not any(self.path.iterdir()):  # a start that failed leaves nothing
+                self.path.rmdir()
+
+    def _check_folder(self) -> None:
+        """Refuse what cannot be the folder of a run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise PocketError(f"--run_dir {self.path}: is a file. Name a folder that is new, empty or a run.")
+        entries = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        foreign = [name for name in entries if name not in OWN and name != LOCK]
+        if foreign and not self.config.is_file():
+            raise PocketError(
+                f"--run_dir {self.path}: does not look like a run, it holds {foreign[0]}. Name a folder of its own."
             )
 
     def check_data(self, record: dict[str, Any]) -> None:
@@ -184,6 +229,20 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _differences(saved: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    keys = [key for key in {**saved, **asked} if saved.get(key) != asked.get(key)]
-    return [f"{key}: {saved.get(key)} -> {asked.get(key)}" for key in keys if not key.startswith(FREE)]
+def show_differences(saved: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Return the first few settings that differ, as ``KEY: SAVED -> ASKED``; empty where a run may continue.
+
+    Args:
+        saved: Settings of a run that was begun.
+        asked: Settings of the one that is about to begin.
+    """
+    before, now = _flatten(saved), _flatten(asked)
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key) and not key.startswith(FREE)]
+    shown = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys[:3]]
+    return "; ".join(shown + ([f"and {len(keys) - 3} more"] if len(keys) > 3 else []))
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process of a distributed training that writes, on the first of its machines."""
+    node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
+    return getattr(rank_zero_only, "rank", 0) == 0 and node == "0"

@@ -16,7 +16,7 @@ from lightning_pocket.data.images import Volume, read_volume
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.preprocess import Geometry, Resolved, apply, restore, restore_probability
 from lightning_pocket.errors import PocketError
-from lightning_pocket.inference import keep_largest
+from lightning_pocket.inference import remove_islands
 from lightning_pocket.inference.segment import segment
 from lightning_pocket.tasks import SegmentationTask, load_task
 
@@ -34,7 +34,8 @@ class Settings:
         flips: Average over all flips of each window: 8 times the work for volumes.
         overlap: Fraction of a window that the next one repeats, in [0, 1).
         window_batch: Windows predicted at a time.
-        largest_component: Keep only the largest connected component of each class.
+        largest_component: Keep only the largest connected component of each class; null for those that the
+            checkpoint names.
         precision: Precision of the network; float16 and bfloat16 need half the memory on a GPU.
     """
 
@@ -48,8 +49,10 @@ class Settings:
 class Segmenter:
     """Segments images as the checkpoint's training prepared them.
 
+    Of several checkpoints, such as those of a cross-validation, the logits of each window are averaged.
+
     Args:
-        checkpoint: File that ``pocket fit`` wrote.
+        checkpoint: File that ``pocket fit`` wrote, or several.
         device: ``cpu``, ``cuda``, ``cuda:1`` and so on; ``auto`` takes a GPU where there is one.
         settings: How to segment.
 
@@ -58,19 +61,18 @@ class Segmenter:
         classes: Names of the classes, background first.
 
     Raises:
-        PocketError: If the checkpoint cannot be read or does not segment volumes, or there is no such device.
+        PocketError: If a checkpoint cannot be read or does not segment volumes, several do not belong together, or
+            there is no such device.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "auto", settings: Settings = Settings()) -> None:
-        task = load_task(checkpoint)
-        if not isinstance(task, SegmentationTask):
-            raise PocketError(f"{checkpoint}: holds a {type(task).__name__}; expected a SegmentationTask.")
-        if task.network.spatial_dims != 3 or not task.info.preprocessing:
-            raise PocketError(
-                f"{checkpoint}: its network takes {task.network.spatial_dims}D images and "
-                f"{'some' if task.info.preprocessing else 'no'} preprocessing is recorded; expected a network for "
-                "volumes, trained on what `pocket prepare` wrote."
-            )
+    def __init__(
+        self, checkpoint: Path | Sequence[Path], device: str = "auto", settings: Settings = Settings()
+    ) -> None:
+        checkpoints = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint)
+        tasks = [_load(path) for path in checkpoints]
+        for path, other in zip(checkpoints[1:], tasks[1:], strict=True):
+            _check_agreement(checkpoints[0], tasks[0], path, other)
+        task = tasks[0]
         self.device = _device(device)
         self.settings = settings
         self.channels, self.classes = task.info.channels, task.info.classes
@@ -83,7 +85,7 @@ class Segmenter:
             "window_batch": settings.window_batch,
         }
         self.window = replace(task.inference, **{name: value for name, value in asked.items() if value is not None})
-        self._network = task.network.to(self.device).eval()
+        self._networks = [member.network.to(self.device).eval() for member in tasks]
 
     def count_windows(self, shape: Sequence[int]) -> int:
         """Return how often the network will be applied to an image of ``shape`` (D', H', W')."""
@@ -116,18 +118,28 @@ class Segmenter:
 
         def predict(crops: Tensor) -> Tensor:
             with torch.autocast(self.device.type, PRECISIONS[self.settings.precision], self._autocast):
-                logits = self._network(crops.to(self.device, non_blocking=True))
+                logits = self._logits(crops.to(self.device, non_blocking=True))
             advance(len(crops))
             return logits
 
         kept = _temporary((len(self.classes), *prepared.shape[1:])) if probabilities else None
         label = segment(predict, torch.from_numpy(prepared), self.patch_size, self.window, kept)
         del prepared
-        if self.keep_largest:
-            label = keep_largest(label)
+        label = remove_islands(label, self.keep_largest, self.classes)
         whole = restore(label, geometry)
         values = np.array(self.resolved.label_values, np.uint8)
         return Result(replace(whole, array=values[whole.array]), geometry, kept)
+
+    def _logits(self, crops: Tensor) -> Tensor:
+        """Return the mean of the logits of all networks."""
+        first, *others = self._networks
+        logits: Tensor = first(crops)
+        if others:
+            logits = logits.float()
+            for network in others:
+                logits += network(crops)
+            logits /= len(self._networks)
+        return logits
 
     @property
     def _autocast(self) -> bool:
@@ -160,6 +172,31 @@ class Result:
         if self.prepared_probabilities is None:
             raise PocketError("probabilities: were not kept; ask `segment` for them.")
         return restore_probability(self.prepared_probabilities[index], self.geometry, outside=float(index == 0))
+
+
+def _load(checkpoint: Path) -> SegmentationTask:
+    task = load_task(checkpoint)
+    if not isinstance(task, SegmentationTask):
+        raise PocketError(f"{checkpoint}: holds a {type(task).__name__}; expected a SegmentationTask.")
+    if task.network.spatial_dims != 3 or not task.info.preprocessing:
+        raise PocketError(
+            f"{checkpoint}: its network takes {task.network.spatial_dims}D images and "
+            f"{'some' if task.info.preprocessing else 'no'} preprocessing is recorded; expected a network for "
+            "volumes, trained on what `pocket prepare` wrote."
+        )
+    return task
+
+
+def _check_agreement(path: Path, task: SegmentationTask, other_path: Path, other: SegmentationTask) -> None:
+    """Refuse an ensemble of networks that see different images or answer different questions."""
+    names = ("classes", "channels", "preprocessing", "patch_size")
+    different = [name for name in names if getattr(task.info, name) != getattr(other.info, name)]
+    different += [name for name in ("inference", "largest_component") if getattr(task, name) != getattr(other, name)]
+    if different:
+        raise PocketError(
+            f"{other_path}: has another {', another '.join(different)} than {path}; expected the runs of one "
+            "cross-validation. Continue it, or choose the post-processing anew with `pocket postprocess`."
+        )
 
 
 def _device(name: str) -> torch.device:

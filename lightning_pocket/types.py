@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:  # preparing data must not wait for torch
+    from pathlib import Path
+
     import numpy as np
     from torch import Tensor
 
@@ -32,6 +34,21 @@ class Batch(TypedDict):
     subject: list[str]
 
 
+class ImageBatch(TypedDict):
+    """What a data loader gives to a task that classifies whole images.
+
+    Attributes:
+        image: ``(B, C, H, W)`` float32, preprocessed intensities.
+        target: ``(B,)`` int64, index of each image's class.
+        subject: Identifiers, one per item; an empty one marks an item that is repeated only to keep processes in
+            step, and is not counted.
+    """
+
+    image: Tensor
+    target: Tensor
+    subject: list[str]
+
+
 class Original(Protocol):
     """One case on the grid of its own files, for scores that compare with those of other tools."""
 
@@ -44,6 +61,9 @@ class Original(Protocol):
 
     def restore(self, predicted: np.ndarray) -> np.ndarray:
         """Bring predicted class indices from the prepared to the original grid."""
+
+    def write(self, predicted: np.ndarray, path: Path) -> None:
+        """Write predicted class indices of the prepared grid as a file: original grid, original label values."""
 
 
 class CaseBatch(Batch):
@@ -67,6 +87,7 @@ class DatasetInfo:
         spacing: Voxel size of the prepared images in mm along each spatial axis.
         preprocessing: Settings and statistics that turn a raw image into a prepared one.
         ignore_index: Label of the voxels that do not count; None where all of them count.
+        regions: Class indices of named parts that are scored together, and may overlap.
     """
 
     channels: list[str]
@@ -75,6 +96,7 @@ class DatasetInfo:
     spacing: list[float] | None = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
     ignore_index: int | None = None
+    regions: dict[str, list[int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain types, fit for a checkpoint or JSON."""

@@ -125,3 +125,45 @@ def write_dicom(folder: Path, volume: np.ndarray, spacing: Sequence[float] = SPA
         writer.SetFileName(str(folder / f"{(index * 7) % 97:03d}_{series}.dcm"))
         writer.Execute(image)
     return folder
+
+
+def write_lits(root: Path, cases: int = 3, suffix: str = ".nii", folders: Sequence[str] = ("", "")) -> Path:
+    """Write volume-0 and segmentation-0 to N as LiTS does: HU as int16; 0, 1 liver, 2 tumour. ``folders`` in turns."""
+    for index in range(cases):
+        image, label = make_case(index)
+        folder = root / folders[index % len(folders)]
+        write_image(folder / f"volume-{index}{suffix}", image.astype(np.int16))
+        write_image(folder / f"segmentation-{index}{suffix}", label)
+    return root
+
+
+def write_nfbs(root: Path, cases: int = 3) -> Path:
+    """Write one folder per subject with the three files of the NFBS release."""
+    for index in range(cases):
+        image, label = make_case(index)
+        scan = root / f"A0002818{index}" / f"sub-A0002818{index}_ses-NFB3_T1w"
+        mask = (label > 0).astype(np.uint8)
+        for kind, array in (("", image), ("_brainmask", mask), ("_brain", image * mask)):
+            write_image(scan.with_name(f"{scan.name}{kind}.nii.gz"), array)
+    return root
+
+
+def make_tumour(seed: int, shape: Sequence[int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image (D, H, W) float32 that is 0 near the border, and its label with 0, 1, 2 and 4 as in BraTS."""
+    image, box = make_case(seed, shape)
+    label = np.choose(box, [0, 2, 4]).astype(np.uint8)
+    label[label.shape[0] // 4][label[label.shape[0] // 4] == 4] = 1  # one slice of the core
+    brain = np.zeros(shape, bool)
+    brain[1:-1, 2:-1, 1:-2] = True
+    return np.where(brain, image + 20 * label, 0).astype(np.float32), label
+
+
+def write_brats2020(root: Path, cases: int = 3, suffix: str = ".nii", first: int = 1) -> Path:
+    """Write BraTS20_Training_001 to N, four modalities and seg each."""
+    for index in range(first, first + cases):
+        image, label = make_tumour(index)
+        name = f"BraTS20_Training_{index:03d}"
+        for channel, modality in enumerate(("flair", "t1", "t1ce", "t2")):
+            write_image(root / name / f"{name}_{modality}{suffix}", np.where(image != 0, image + 100 * channel, 0))
+        write_image(root / name / f"{name}_seg{suffix}", label)
+    return root

@@ -1,18 +1,29 @@
 """Every shipped experiment builds with every preset."""
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from lightning_pocket.cli import main
 from lightning_pocket.commands.train import PocketCLI, train
 from lightning_pocket.launch import configs_folder
 
 EXPERIMENTS = sorted((configs_folder() / "experiments").glob("*.yaml"))
+IMAGES = [path for path in EXPERIMENTS if "data/images.yaml" in path.read_text(encoding="utf-8")]
+VOLUMES = [path for path in EXPERIMENTS if path not in IMAGES]
+#: What suits a classifier of images; the others choose a network for voxels, its losses, or patches.
+IMAGE_PRESETS = [
+    *["full", "pocket", "doublings_1", "doublings_2", "doublings_3", "doublings_4", "table2_16", "text_32"],
+    *["separable", "grouped_8", "instance_norm", "tensorflow", "augment_images", "no_augmentation", "ema"],
+    *["accumulate", "bfloat16", "clip_gradients", "mixed_precision"],
+]
 #: network_2d is for images: volumes are 3D.
 PRESETS = [p for p in sorted((configs_folder() / "presets").glob("*.yaml")) if p.stem != "network_2d"]
 
 
 @pytest.fixture
-def build(monkeypatch, blobs_cache):
+def build(monkeypatch, blobs_cache, tmp_path):
     """Parse and instantiate as ``pocket fit`` does, without training."""
     built = {}
     monkeypatch.setattr(
@@ -27,7 +38,7 @@ def build(monkeypatch, blobs_cache):
                 f"--data.init_args.cache={blobs_cache}",
                 "--data.init_args.patch_size=[64,64,64]",
                 "--model.init_args.network.init_args.widths.base=2",
-                "--run_dir=never_written",
+                f"--run_dir={tmp_path / 'never_written'}",
                 *options,
             ]
         )
@@ -45,9 +56,52 @@ def test_every_preset_builds(build, preset):
     assert sum(parameter.numel() for parameter in network.parameters()) > 0
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("experiment", VOLUMES, ids=lambda path: path.stem)
 def test_every_experiment_builds(build, experiment):
     assert build(experiment)["model"].network.out_channels == 3
+
+
+@pytest.fixture(scope="module")
+def image_cache(tmp_path_factory):
+    """A prepared data set of 12 tiny images in two classes."""
+    root = tmp_path_factory.mktemp("images")
+    for index in range(12):
+        path = root / "raw" / ("ill" if index % 2 else "well") / f"image_{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    main(["prepare", str(root / "raw"), f"--output={root / 'cache'}", "--size=[32,32]", "--workers=1"])
+    return root / "cache"
+
+
+@pytest.fixture
+def build_images(monkeypatch, image_cache, tmp_path):
+    """Parse and instantiate as ``pocket fit`` does, without training."""
+    built = {}
+    monkeypatch.setattr(
+        PocketCLI, "_run_subcommand", lambda self, _name: built.update(model=self.model, data=self.datamodule)
+    )
+
+    def run(*configs):
+        arguments = [f"--data.init_args.cache={image_cache}", f"--run_dir={tmp_path / 'never_written'}"]
+        train(["fit", *[f"--config={config}" for config in configs], *arguments])
+        return built
+
+    return run
+
+
+@pytest.mark.parametrize("experiment", IMAGES, ids=lambda path: path.stem)
+def test_every_experiment_with_images_is_the_paper_s(build_images, experiment):
+    built = build_images(experiment)
+    assert sum(parameter.numel() for parameter in built["model"].network.parameters()) == 1_178_994
+    assert built["data"].batch_size == 32
+    assert built["model"].configure_optimizers()["lr_scheduler"]["monitor"] == "val/accuracy"
+
+
+@pytest.mark.parametrize("preset", IMAGE_PRESETS)
+def test_every_preset_for_images_builds(build_images, preset):
+    network = build_images("classify_images", preset)["model"].network
+    assert (network.in_channels, network.out_channels, network.spatial_dims) == (1, 2, 2)
 
 
 def test_presets_change_what_they_say(build):

@@ -18,7 +18,9 @@ LABELS = {0: "background", 1: "organ", 2: "lesion"}
 def test_registry_is_all() -> None:
     kinds = [getattr(layouts, name) for name in layouts.__all__]
     concrete = [kind for kind in kinds if isinstance(kind, type) and "name" in vars(kind)]
-    assert {kind.name for kind in concrete} == set(layouts.layouts()) == {"decathlon", "nnunet", "table"}
+    names = {kind.name for kind in concrete}
+    assert names == set(layouts.layouts())
+    assert names >= {"decathlon", "nnunet", "table", "lits", "nfbs", "brats2020"}
 
 
 @pytest.mark.parametrize("modalities", [("MRI",), ("T1", "T2")])
@@ -132,7 +134,7 @@ def test_nothing_matches(tmp_path: Path) -> None:
     (tmp_path / "image.nii.gz").touch()
     with pytest.raises(PocketError, match=r"expected nnunet: .*; or decathlon: .*; or table: a CSV file"):
         find_layout(tmp_path)
-    with pytest.raises(PocketError, match=r"expected auto or one of nnunet, decathlon, table"):
+    with pytest.raises(PocketError, match=r"expected auto or one of nnunet, decathlon, .*brats2020"):
         find_layout(tmp_path, "bids")
     with pytest.raises(PocketError, match=r"expected nnunet: dataset.json"):
         find_layout(tmp_path, "nnunet")

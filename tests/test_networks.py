@@ -24,9 +24,10 @@ from lightning_pocket.layers import (
     SeparableConv,
     WidthSchedule,
 )
-from lightning_pocket.networks import HRNet, Network, UNet
+from lightning_pocket.networks import Classifier, EncoderClassifier, HRNet, Network, UNet
 
 CLASSES = [cls for cls in map(networks.__dict__.get, networks.__all__) if cls and not inspect.isabstract(cls)]
+SUPERVISED = [cls for cls in CLASSES if "deep_supervision" in inspect.signature(cls).parameters]
 PYRAMIDS = [cls for cls in CLASSES if "strides" in inspect.signature(cls).parameters]
 
 every_network = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
@@ -47,6 +48,11 @@ def image(network: Network, batch: int = 2, times: int = 2) -> Tensor:
     return torch.randn(batch, network.in_channels, *size, generator=torch.Generator().manual_seed(0))
 
 
+def shape_of_logits(network: Network, x: Tensor) -> tuple[int, ...]:
+    """Return the promised shape: a row per image, or a label per voxel."""
+    return (len(x), network.out_channels, *(() if isinstance(network, Classifier) else x.shape[2:]))
+
+
 @every_network
 @both_dims
 @pytest.mark.parametrize("doublings", [0, 1, "all"])
@@ -54,8 +60,8 @@ def test_shapes_and_gradients(cls: type[Network], spatial_dims: int, doublings: 
     network = make(cls, spatial_dims=spatial_dims, widths=WidthSchedule(base=3, doublings=doublings))
     x = image(network)
     logits = network(x)
-    assert logits.shape == (2, 5, *x.shape[2:])
-    F.cross_entropy(logits, torch.randint(5, (2, *x.shape[2:]))).backward()
+    assert logits.shape == shape_of_logits(network, x)
+    F.cross_entropy(logits, torch.randint(5, (2, *logits.shape[2:]))).backward()
     missing = [name for name, value in network.named_parameters() if value.grad is None]
     assert not missing
     dead = [name for name, value in network.named_parameters() if value.ndim > 2 and not value.grad.any()]
@@ -64,7 +70,7 @@ def test_shapes_and_gradients(cls: type[Network], spatial_dims: int, doublings: 
 
 @every_network
 def test_forward_is_a_tensor_in_training_and_in_evaluation(cls: type[Network]) -> None:
-    for deep_supervision in (0, 1):
+    for deep_supervision in (0, 1) if cls in SUPERVISED else (0,):
         network = make(cls, spatial_dims=2, deep_supervision=deep_supervision)
         x = image(network)
         for training in (True, False):
@@ -89,7 +95,9 @@ def test_refused_size_names_a_size_that_works(cls: type[Network], spatial_dims: 
     assert all(0 <= new - old < divisor for new, old, divisor in zip(padded, size, network.divisor, strict=True))
     # torch pads the last axis first.
     padding = [amount for new, old in zip(padded[::-1], size[::-1], strict=True) for amount in (0, new - old)]
-    assert network(F.pad(x, padding)).shape[2:] == tuple(padded)
+    fitting = F.pad(x, padding)
+    assert fitting.shape[2:] == tuple(padded)
+    assert network(fitting).shape == shape_of_logits(network, fitting)
 
 
 @every_network
@@ -263,3 +271,37 @@ def test_layers_and_blocks_reach_every_unit(cls: type[Network], block: BlockKind
     assert cubes
     assert all(module.groups == module.in_channels for module in cubes)
     assert not any(p.any() for name, p in network.named_parameters() if p.ndim == 1)  # biases and slopes
+
+
+@both_dims
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_the_classifier_pools_every_channel_of_the_coarsest_level(spatial_dims: int, pool: Any) -> None:
+    """With mean-taking convolutions and no nonlinearity the encoder only pools, which has a closed form."""
+    network = EncoderClassifier(
+        1,
+        2,
+        spatial_dims,
+        depth=2,
+        widths=WidthSchedule(base=2),
+        layers=LayerFactory(norm=NoNorm(), activation=LeakyReLU(negative_slope=1.0)),
+        pool=pool,
+    )
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+            module.weight.data[(slice(None), slice(None), *[1] * spatial_dims)] = 1 / module.in_channels
+    x = image(network, times=3)
+    pooled = {2: F.max_pool2d, 3: F.max_pool3d}[spatial_dims](x, 4).flatten(1)
+    expected = pooled.amax(1) if pool == "max" else pooled.mean(1)
+    torch.testing.assert_close(network.features(x), expected[:, None].expand(-1, 8))
+    torch.testing.assert_close(network(x), network.head(network.features(x)))
+
+
+def test_a_moved_object_has_the_same_class() -> None:
+    network = make(EncoderClassifier, spatial_dims=2, in_channels=1, widths=WidthSchedule(base=8)).eval()
+    x = torch.zeros(1, 1, 64, 64)
+    x[..., 24:30, 24:30] = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+    logits = network(x)
+    torch.testing.assert_close(network(x.roll((8, -4), (2, 3))), logits)  # by multiples of the divisor
+    assert not torch.allclose(network(2 * x), logits)

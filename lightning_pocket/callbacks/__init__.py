@@ -3,12 +3,14 @@
 from .best_checkpoint import BestCheckpoint
 from .case_table import CaseTable
 from .checkpoint_step import CheckpointStep
+from .classification_plots import ClassificationPlots
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
 from .finite_loss import FiniteLoss
 from .last_checkpoint import LastCheckpoint
 from .metrics_file import MetricsFile
 from .peak_memory import PeakMemory
+from .prediction_files import PredictionFiles
 from .prediction_images import PredictionImages
 from .run_manifest import RunManifest
 from .start_from import StartFrom
@@ -21,12 +23,14 @@ __all__ = [
     "BestCheckpoint",
     "CaseTable",
     "CheckpointStep",
+    "ClassificationPlots",
     "EarlyStop",
     "EpochSeed",
     "FiniteLoss",
     "LastCheckpoint",
     "MetricsFile",
     "PeakMemory",
+    "PredictionFiles",
     "PredictionImages",
     "RunManifest",
     "StartFrom",

@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_pocket.reports.case_table import print_cases
+from lightning_pocket.reports.classified import as_classified, is_classified, print_classified
 from lightning_pocket.storage import write_csv
 from lightning_pocket.types import CASE_METRICS
 
@@ -18,7 +19,10 @@ Row = dict[str, Any]
 
 
 class CaseTable(Callback):
-    """Writes ``test/cases.csv`` in the run folder, prints it, and logs the means as ``test/...`` metrics."""
+    """Writes ``test/cases.csv`` in the run folder, and prints it: of images that have one class each a summary.
+
+    Means of the scores of cases, such as the Dice, are logged as ``test/...`` metrics.
+    """
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
@@ -48,8 +52,15 @@ class CaseTable(Callback):
         if trainer.is_global_zero and rows:
             path = Path(trainer.default_root_dir) / "test" / "cases.csv"
             write_csv(path, list(rows[0]), rows)
-            print_cases(rows, title=f"{trainer.ckpt_path}, scored on the images' own grids")
+            _print(rows, str(trainer.ckpt_path))
             trainer.print(f"written: {path}")
+
+
+def _print(rows: list[Row], checkpoint: str) -> None:
+    if is_classified(list(rows[0])):
+        print_classified(as_classified(rows, checkpoint), title=checkpoint)
+    else:
+        print_cases(rows, title=f"{checkpoint}, scored on the images' own grids")
 
 
 def _gather(rows: list[Row]) -> list[Row]:

@@ -24,7 +24,8 @@ class PredictionImages(Callback):
     While training, ``pictures/epoch_0010_<case>.png`` in the run folder shows the first validation cases after epoch
     10, and TensorBoard and W&B loggers get the same as ``pictures/<case>``. A test writes ``test/pictures/<case>.png``.
     Only the slices that are shown are copied, so a step costs no more than that; drawing waits for the end of the
-    epoch. Of images with several channels the first is shown.
+    epoch. Of images with several channels the first is shown. Tasks whose steps return no label map ``predicted``, such
+    as classification, are not drawn.
 
     Args:
         every_n_epochs: Epochs between two rounds of validation pictures; the last epoch that ``max_epochs`` or
@@ -111,7 +112,7 @@ class PredictionImages(Callback):
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, limit: int) -> None:
         """Copy the slices of a batch's cases, while there is room and in the first process only."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or "predicted" not in (outputs or ()):
             return
         for index, subject in enumerate(batch["subject"]):
             if len(self._cases) >= limit:

@@ -25,7 +25,14 @@ from lightning_pocket.storage import read_json, write_text
 Summary = Literal["min", "max", "mean", "last"]
 
 #: What the table of runs shows of a series.
-SUMMARIES: dict[str, Summary] = {"val/dice*": "max", "val/loss": "min", "train/loss": "min", "profile/*": "last"}
+SUMMARIES: dict[str, Summary] = {
+    "val/dice*": "max",
+    "val/auc": "max",
+    "val/accuracy": "max",
+    "val/loss": "min",
+    "train/loss": "min",
+    "profile/*": "last",
+}
 #: The x-axis that Lightning's logger logs with every series.
 STEP = "trainer/global_step"
 

@@ -2,44 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from lightning_pocket.data.checks import Fault, Inspection, found_labels, inspect, name_faults, parse_classes
+from lightning_pocket.data.checks import (
+    NO_CASE,
+    Fault,
+    Inspection,
+    found_labels,
+    inspect,
+    name_faults,
+    parse_classes,
+    unlisted_faults,
+)
+from lightning_pocket.data.folds import SPLITS
+from lightning_pocket.data.images2d.checks import ImageInspection, copy_faults, inspect_image, select
 from lightning_pocket.data.layouts import Case, find_layout
+from lightning_pocket.data.layouts.base import class_values
+from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
 from lightning_pocket.data.workers import count_workers, run_tasks
+from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.progress import show_progress
 from lightning_pocket.reports.tables import print_table
 
 
-def check(data: str, layout: str = "auto", classes: str | None = None, workers: int | None = None) -> None:
+def check(
+    data: str,
+    layout: str = "auto",
+    classes: str | None = None,
+    workers: int | None = None,
+    skip_missing: bool = False,
+) -> None:
     """Find what is wrong with a raw data set, in one pass and one table.
 
     Args:
-        data: Folder of the data set, or its CSV file.
-        layout: decathlon, nnunet, table, or auto to find the one that matches.
+        data: Folder of the data set, or its CSV or .npz file.
+        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; covidx, image_table, image_folders,
+            medmnist for 2D images of known class; or auto to find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
-            with background first; NAME=VALUE sets another value. By default what the data set declares, and any value
-            where it declares nothing.
+            with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class. By
+            default those of the layout, and any value where it declares nothing. For 2D images, the order of
+            the classes.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
+        skip_missing: Go on without 2D images that are listed but not there.
 
     Raises:
         SystemExit: With status 1 if there is an error; warnings alone give status 0.
     """
     found = find_layout(data, layout)
-    labels = parse_classes(classes) if classes else found.labels
+    if isinstance(found, ImageLayout):
+        _check_images(found, classes, workers, skip_missing)
+        return
+    if skip_missing:
+        raise PocketError(f"skip_missing: is for 2D images; {data} is a data set of volumes ({found.name}).")
+    labels = parse_classes(classes) if classes else found.classes
     cases = found.cases()
     faults = name_faults(cases)
     task = partial(_inspect, channels=tuple(found.channels), labels=labels)
     with show_progress("checking", len(cases)) as advance:
         inspections = run_tasks(task, cases, count_workers(workers, len(cases)), advance)
     faults += [fault for inspection in inspections for fault in inspection.faults]
-    stop_on_errors(faults, len(cases), found.root)
-    names = labels or found_labels(inspections)
-    print(_summary(inspections, found.channels, list(names.values())))
+    stop_on_errors(unlisted_faults(found.unlisted(), faults), len(cases), found.root)
+    print(_summary(inspections, found.channels, labels or found_labels(inspections)))
+    if not classes and labels != found.labels:
+        print(f"merged as is usual for {found.name}; kept apart with --classes {_option(found.labels or {})}")
+
+
+def _check_images(layout: ImageLayout, classes: str | None, workers: int | None, skip_missing: bool) -> None:
+    if classes:
+        layout.choose_classes(parse_class_names(classes))
+    cases, faults = select(layout, skip_missing)
+    with show_progress("checking", len(cases)) as advance:
+        inspections = run_tasks(inspect_image, cases, count_workers(workers, len(cases)), advance)
+    faults += [fault for inspection in inspections for fault in inspection.faults]
+    stop_on_errors(faults + copy_faults(cases, inspections), len(layout.image_cases()), layout.root)
+    print(_image_summary(cases, inspections, layout.class_names))
+
+
+def _image_summary(cases: Sequence[ImageCase], inspections: Sequence[ImageInspection], classes: Sequence[str]) -> str:
+    sizes = " x ".join(f"{n:g}" for n in np.median([found.shape for found in inspections if found.shape], axis=0))
+    splits = Counter(case.split for case in cases)
+    parts = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS if splits[split])
+    numbers = Counter(case.class_name for case in cases)
+    shown = ", ".join(f"{name} ({numbers[name]:,})" for name in classes)
+    return (
+        f"{count(len(cases), 'image')}; classes: {shown}{f'; {parts}' if parts else ''}\n"
+        f"median size {sizes} pixels (H x W); no errors"
+    )
 
 
 def _inspect(case: Case, channels: tuple[str, ...], labels: dict[int, str] | None) -> Inspection:
@@ -69,7 +122,7 @@ def stop_on_errors(faults: Sequence[Fault], cases: int, root: Path) -> None:
     print_table(("case", "file", "finding", "remedy"), rows)
     errors = [fault for fault in faults if fault.severity == "error"]
     counts = f"{count(len(errors), 'error')} and {count(len(faults) - len(errors), 'warning')}"
-    print(f"{counts} in {len({fault.subject for fault in faults})} of {count(cases, 'case')}")
+    print(f"{counts} in {len({fault.subject for fault in faults} - {NO_CASE})} of {count(cases, 'case')}")
     if errors:
         raise SystemExit(1)
 
@@ -79,7 +132,16 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _summary(inspections: Sequence[Inspection], channels: Sequence[str], classes: Sequence[str]) -> str:
+def _option(labels: Mapping[int, str]) -> str:
+    """Return labels as the option --classes takes them."""
+    return ",".join(name if value == place else f"{name}={value}" for place, (value, name) in enumerate(labels.items()))
+
+
+def _summary(inspections: Sequence[Inspection], channels: Sequence[str], labels: Mapping[int, str]) -> str:
+    classes = [
+        name if len(values) == 1 else f"{name} ({' + '.join(map(str, values))})"
+        for name, values in class_values(labels).items()
+    ]
     statistics = [found.statistics for found in inspections if found.statistics]
     shape = " x ".join(f"{n:g}" for n in np.median([case.shape for case in statistics], axis=0))
     spacing = " x ".join(f"{mm:.3g}" for mm in np.median([case.spacing for case in statistics], axis=0))

@@ -15,8 +15,8 @@ from lightning_pocket.data.checks import Fault, name_faults, parse_classes
 from lightning_pocket.data.folds import IMAGE_SUFFIXES, stem
 from lightning_pocket.data.images import Volume, read_label
 from lightning_pocket.data.integrity import ImageError
-from lightning_pocket.data.layouts import find_layout, layouts
-from lightning_pocket.data.layouts.base import counted_labels, ignored_value, image_files
+from lightning_pocket.data.layouts import Layout, find_layout, layouts
+from lightning_pocket.data.layouts.base import class_values, counted_labels, ignored_value, image_files, region_classes
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.metrics.case_scores import score_case
@@ -49,12 +49,14 @@ class Scoring:
 
     Args:
         labels: Name of the class of each label value, 0 is background.
+        regions: Class indices of each region.
         ignored: Label value of the voxels that do not count.
         tolerance_mm: Tolerance of the surface Dice in mm.
         volume_hd95: Whether to compute the volume-based HD95 too.
     """
 
     labels: Mapping[int, str]
+    regions: Mapping[str, Sequence[int]]
     ignored: int | None
     tolerance_mm: float
     volume_hd95: bool
@@ -83,8 +85,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option of the command line)
         output: CSV file to write; by default scores.csv in the folder of predictions, or for a single file its name
             with .scores.csv added.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
-            with background first; NAME=VALUE sets another value. By default what the data set declares, else the
-            values that occur in the truth.
+            with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class. By default
+            those of the data set, else the values that occur in the truth.
         tolerance_mm: Distance in mm up to which surfaces agree, for the surface Dice.
         ignore_label: Label value in the truth of voxels that do not count; by default that of a class called ignore.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
@@ -96,16 +98,18 @@ def evaluate(  # noqa: PLR0913 (one parameter per option of the command line)
         PocketError: If nothing can be scored, or an option is wrong.
         SystemExit: With status 1 if a case could not be scored.
     """
-    pairs, labels, faults = _find_pairs(Path(predictions), Path(truth), predicted_only)
-    if classes:
-        labels = parse_classes(classes)
+    pairs, layout, faults = _find_pairs(Path(predictions), Path(truth), predicted_only)
+    declared = layout.classes if layout else None
+    labels = parse_classes(classes) if classes else declared
     file = _output(Path(predictions), output)
     if tolerance_mm < 0:
         raise PocketError(f"tolerance_mm: is {tolerance_mm}, expected a distance in mm, 0 or more.")
     ignored = ignored_value(labels) if ignore_label is None else ignore_label
     if labels is None:
         labels = _labels_of_truth(pairs, ignored, workers)
-    scoring = Scoring(_without(labels, ignored), ignored, tolerance_mm, volume_hd95)
+    counted = _without(labels, ignored)
+    regions = region_classes(layout.regions if layout else {}, counted)
+    scoring = Scoring(counted, regions, ignored, tolerance_mm, volume_hd95)
     results = _run(partial(_score, scoring=scoring), pairs, workers, "scoring")
     rows = [result for result in results if isinstance(result, dict)]
     faults += [result for result in results if isinstance(result, Fault)]
@@ -116,10 +120,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option of the command line)
     stop_on_errors(faults, len(rows) + len({fault.subject for fault in faults}), Path(predictions))
 
 
-def _find_pairs(
-    predictions: Path, truth: Path, predicted_only: bool
-) -> tuple[list[Pair], dict[int, str] | None, list[Fault]]:
-    """Match files by the names of their cases; return pairs, declared labels, and what has no counterpart."""
+def _find_pairs(predictions: Path, truth: Path, predicted_only: bool) -> tuple[list[Pair], Layout | None, list[Fault]]:
+    """Match files by the names of their cases; return pairs, the true data set, and what has no counterpart."""
     for path in (predictions, truth):
         if not path.exists():
             raise PocketError(f"{path}: no such file or folder; give a label file or a folder of label files.")
@@ -129,7 +131,7 @@ def _find_pairs(
     if predictions.is_file() or single:
         raise PocketError(f"{predictions} and {truth}: are a file and many cases; give two files or two folders.")
     found, faults = _by_name(image_files(predictions, IMAGE_SUFFIXES))
-    expected, labels, repeated = _find_truth(truth, found)
+    expected, layout, repeated = _find_truth(truth, found)
     faults += repeated
     pairs = [Pair(name, found[name], expected[name]) for name in sorted(found.keys() & expected.keys())]
     if not pairs:
@@ -140,11 +142,11 @@ def _find_pairs(
     if predicted_only:
         expected = {pair.subject: pair.truth for pair in pairs}
     faults += _unmatched(found, expected, {fault.subject for fault in faults})
-    return pairs, labels, faults
+    return pairs, layout, faults
 
 
-def _find_truth(truth: Path, found: Mapping[str, Path]) -> tuple[dict[str, Path], dict[int, str] | None, list[Fault]]:
-    """Return the true label files by case, the labels that a data set declares, and names given twice."""
+def _find_truth(truth: Path, found: Mapping[str, Path]) -> tuple[dict[str, Path], Layout | None, list[Fault]]:
+    """Return the true label files by case, the data set that they are from, and names given twice."""
     files = image_files(truth, IMAGE_SUFFIXES)
     named, faults = _by_name(files)
     # A data set may have a picture beside its dataset.json: names decide.
@@ -155,7 +157,7 @@ def _find_truth(truth: Path, found: Mapping[str, Path]) -> tuple[dict[str, Path]
     faults = name_faults(cases)
     unfit = {fault.subject for fault in faults}
     labels = {case.subject: case.label for case in cases if case.label is not None and case.subject not in unfit}
-    return labels, layout.labels, faults
+    return labels, layout, faults
 
 
 def _unmatched(found: Mapping[str, Path], expected: Mapping[str, Path], reported: Collection[str]) -> list[Fault]:
@@ -215,8 +217,8 @@ def _fault(pair: Pair, error: ImageError) -> Fault:
 
 def _without(labels: Mapping[int, str], ignored: int | None) -> dict[int, str]:
     counted = {value: name for value, name in counted_labels(labels).items() if value != ignored}
-    if 0 not in counted or len(counted) < 2:
-        left = ", ".join(counted.values()) or "nothing"
+    if 0 not in counted or len(set(counted.values())) < 2:
+        left = ", ".join(class_values(counted)) or "nothing"
         raise PocketError(
             f"classes: {left} counts{'' if ignored is None else f' (label {ignored} does not)'}; expected background "
             "(value 0) and at least one more class. Mend --classes or --ignore_label."
@@ -234,14 +236,15 @@ def _score(pair: Pair, scoring: Scoring) -> dict[str, Any] | Fault:
         predicted, truth = read_label(pair.predicted), read_label(pair.truth)
         _require_one_grid(pair, predicted, truth)
         ignored = np.zeros(truth.array.shape, bool) if scoring.ignored is None else truth.array == scoring.ignored
-        values = list(scoring.labels)
+        values = class_values(scoring.labels)
         scores = score_case(
-            _class_indices(predicted.array, values, ignored, pair.predicted),
-            _class_indices(truth.array, values, ignored, pair.truth),
-            classes=list(scoring.labels.values()),
+            _class_indices(predicted.array, list(values.values()), ignored, pair.predicted),
+            _class_indices(truth.array, list(values.values()), ignored, pair.truth),
+            classes=list(values),
             spacing=truth.spacing,
             tolerance_mm=scoring.tolerance_mm,
             volume=scoring.volume_hd95,
+            regions=scoring.regions,
         )
     except ImageError as error:
         return _fault(pair, error)
@@ -262,18 +265,19 @@ def _show_grid(volume: Volume) -> str:
     return f"{shape} voxels of {' x '.join(f'{mm:.4g}' for mm in volume.spacing)} mm"
 
 
-def _class_indices(array: np.ndarray, values: Sequence[int], ignored: np.ndarray, file: Path) -> np.ndarray:
+def _class_indices(array: np.ndarray, classes: Sequence[Sequence[int]], ignored: np.ndarray, file: Path) -> np.ndarray:
     """Return the class index of each voxel; those that do not count become background."""
     indices = np.full(array.shape, _UNKNOWN, np.int16)
-    for index, value in enumerate(values):
-        indices[array == value] = index
+    for index, values in enumerate(classes):
+        for value in values:
+            indices[array == value] = index
     indices[ignored] = 0
     unknown = np.unique(array[indices == _UNKNOWN])
     if unknown.size:
         listed = ", ".join(f"{value:g}" for value in unknown[:5].tolist()) + (", ..." if unknown.size > 5 else "")
         if (unknown != np.round(unknown)).any():
             raise ImageError(file, f"label values are not whole numbers ({listed})", "store the class of each voxel")
-        known = ", ".join(map(str, values))
+        known = ", ".join(str(value) for values in classes for value in values)
         raise ImageError(
             file, f"label values that are no class ({listed})", f"classes are {known}: mend it or --classes"
         )

@@ -14,6 +14,7 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.progress import show_windows
 from lightning_pocket.results_folder import ResultsFolder
 from lightning_pocket.run_folder import RunFolder
+from lightning_pocket.studies.crossval import RECORD, fold_checkpoints
 
 
 def infer(  # noqa: PLR0913 (one parameter per option of the command line)
@@ -35,12 +36,14 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
     be segmented is reported, and the others are done. A command that was stopped goes on where it was.
 
     Args:
-        checkpoint: File that `pocket fit` wrote, or folder of a run for its last checkpoint.
+        checkpoint: File that `pocket fit` wrote, folder of a run for its last checkpoint, or folder of a
+            cross-validation for the mean of the networks of all folds.
         images: Image files (NIfTI, NRRD, MetaImage), folders of them, folders with a DICOM series, or a CSV table with
             the column subject and one column per channel. Files called CASE_0000, CASE_0001 are channels of one case.
         output: Folder of the label maps, always needed. Each is called after its case.
         probabilities: Write the probability of each class too, as CASE_CLASS.nii.gz in the folder probabilities.
-        largest_component: Keep only the largest connected component of each class; as in training by default.
+        largest_component: Keep only the largest connected component of each class; by default as in training, or as
+            `pocket postprocess` chose.
         flips: Average over all flips of each window, 8 times the work; as in training by default.
         overlap: Fraction of a window that the next one repeats; as in training by default.
         window_batch: Windows predicted at a time; as in training by default.
@@ -53,13 +56,13 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
     """
     if not output:
         raise PocketError("output: is missing; name a folder for the label maps, such as --output predictions.")
-    file = RunFolder(Path(checkpoint)).last if Path(checkpoint).is_dir() else Path(checkpoint)
+    files = _checkpoints(Path(checkpoint))
     from lightning_pocket.segmenter import Segmenter, Settings  # torch only now: options may be wrong
 
     settings = Settings(flips, overlap, window_batch, largest_component, precision)
-    segmenter = Segmenter(file, device, settings)
+    segmenter = Segmenter(files, device, settings)
     cases = find_inputs(images, segmenter.channels)
-    folder = ResultsFolder(Path(output), _identity(file, segmenter, probabilities), fresh)
+    folder = ResultsFolder(Path(output), _identity(files, segmenter, probabilities), fresh)
     folder.refuse_inputs(path for case in cases for path in case.images)
     failed = 0
     for number, case in enumerate(cases, start=1):
@@ -81,6 +84,13 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
         raise PocketError(f"{failed} of {len(cases)} images could not be segmented; the reasons are above.")
 
 
+def _checkpoints(path: Path) -> list[Path]:
+    """Return the file itself, or what a folder stands for."""
+    if (path / RECORD).is_file():
+        return fold_checkpoints(path)
+    return [RunFolder(path).last if path.is_dir() else path]
+
+
 def _segment(segmenter: Any, case: Case, label: Path, place: str, probabilities: bool) -> str:
     """Write the results of one case and say what was found."""
     with show_windows(place) as progress:
@@ -100,15 +110,16 @@ def _segment(segmenter: Any, case: Case, label: Path, place: str, probabilities:
     return ", ".join(volumes)
 
 
-def _identity(checkpoint: Path, segmenter: Any, probabilities: bool) -> dict[str, Any]:
+def _identity(checkpoints: list[Path], segmenter: Any, probabilities: bool) -> dict[str, Any]:
     """Return everything that decides what a label map holds."""
     from dataclasses import asdict
 
     from lightning_pocket.storage import sha256
 
+    paths, hashes = [str(path.resolve()) for path in checkpoints], [sha256(path) for path in checkpoints]
     return {
-        "checkpoint": str(checkpoint.resolve()),
-        "checkpoint_sha256": sha256(checkpoint),
+        "checkpoint": paths[0] if len(paths) == 1 else paths,
+        "checkpoint_sha256": hashes[0] if len(hashes) == 1 else hashes,
         "window": asdict(segmenter.window),
         "largest_component": segmenter.keep_largest,
         "precision": segmenter.settings.precision,

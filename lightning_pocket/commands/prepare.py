@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning_pocket.commands.check import count, stop_on_errors
 from lightning_pocket.data.checks import name_faults, parse_classes
-from lightning_pocket.data.layouts import find_layout
+from lightning_pocket.data.folds import Assignment
+from lightning_pocket.data.images2d import prepare as images
+from lightning_pocket.data.images2d.checks import copy_faults, select
+from lightning_pocket.data.images2d.preprocess import DEFAULT_SIZE, ImagePreprocessing
+from lightning_pocket.data.layouts import Layout, find_layout
+from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
 from lightning_pocket.data.prepare import (
     Preparation,
     assign_folds,
@@ -24,6 +30,14 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.progress import show_progress
 from lightning_pocket.reports.tables import print_table
 
+_KINDS = {"volumes": "volumes", "images": "2D images"}
+#: Options that mean something for one kind of data set alone, with their defaults.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "volumes": {"spacing": "median", "window": None, "crop": "none", "image_interpolation": "bspline"},
+    "images": {"size": None, "color": None, "skip_missing": False},
+}
+_NORMALIZATIONS = {"volumes": {"nonzero_zscore", "foreground_zscore", "window"}, "images": {"unit"}}
+
 
 def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     data: str,
@@ -33,11 +47,14 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     folds: str | None = None,
     num_folds: int = 5,
     seed: int = 0,
-    spacing: Literal["median", "native"] | list[float] = "median",
-    normalization: Literal["auto", "zscore", "nonzero_zscore", "foreground_zscore", "window", "none"] = "auto",
+    spacing: Literal["median", "median_coarse_90", "median_anisotropic_90", "native"] | list[float] = "median",
+    normalization: Literal["auto", "zscore", "nonzero_zscore", "foreground_zscore", "window", "unit", "none"] = "auto",
     window: list[float] | None = None,
     crop: Literal["none", "nonzero"] = "none",
     image_interpolation: Literal["bspline", "linear"] = "bspline",
+    size: list[int] | None = None,
+    color: Literal["grey", "rgb"] | None = None,
+    skip_missing: bool = False,
     workers: int | None = None,
     fresh: bool = False,
 ) -> None:
@@ -46,24 +63,33 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     A run that was stopped, even by kill -9, is continued by the same command.
 
     Args:
-        data: Folder of the data set, or its CSV file.
+        data: Folder of the data set, or its CSV or .npz file.
         output: Folder of the cache, always needed; new, empty, or one that an earlier run began.
-        layout: decathlon, nnunet, table, or auto to find the one that matches.
+        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; covidx, image_table, image_folders,
+            medmnist for 2D images of known class; or auto to find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
-            with background first; NAME=VALUE sets another value. By default what the data set declares.
+            with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class, which
+            predictions are written with the lowest of. By default those of the layout. For 2D images, the order of the
+            classes.
         folds: CSV file with the columns subject or file, and fold or split or both. By default the columns of the
             table layout, else folds are made.
         num_folds: Number of folds to make.
         seed: Seed of the folds to make.
-        spacing: Voxel size in mm along D, H and W, such as [5,1,1]; median of the data set; or native to resample
-            nothing.
+        spacing: Voxel size in mm along D, H and W, such as [5,1,1]; median of the data set; median_coarse_90, the
+            median with the 90th percentile along the axis whose median is the coarsest; median_anisotropic_90, that
+            only where the coarsest median is more than three times the finest; or native to resample nothing.
         normalization: auto is foreground_zscore for a channel named CT and zscore otherwise. zscore uses mean and
             std of the image; nonzero_zscore those of its voxels that are not 0; foreground_zscore clips to the 0.5
             and 99.5 percentiles of the labelled foreground of the data set and uses its mean and std; window clips
-            to --window and maps it to [0, 1].
+            to --window and maps it to [0, 1]. For 2D images auto is zscore, and unit divides by the largest value of
+            the file's type.
         window: Lowest and highest intensity of --normalization window, such as [-160,240].
         crop: nonzero cuts away the border where every channel is 0.
         image_interpolation: How images are resampled; labels are interpolated linearly, class by class.
+        size: Rows and columns of 2D images, to which they are stretched; [256,256] by default, the size of the images
+            for medmnist.
+        color: Channels of 2D images, grey by default.
+        skip_missing: Go on without 2D images that are listed but not there.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
         fresh: Prepare again what is already in the cache.
 
@@ -75,14 +101,25 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
         raise PocketError("output: is missing; name the folder of the cache, such as --output cache.")
     cache = Path(output)
     found = find_layout(data, layout)
+    choices: dict[str, Any] = {"spacing": spacing, "window": window, "crop": crop}
+    choices |= {"image_interpolation": image_interpolation, "normalization": normalization}
+    choices |= {"size": size, "color": color, "skip_missing": skip_missing}
+    _refuse_options(found, choices)
+    fold_file = Path(folds) if folds else None
+    if isinstance(found, ImageLayout):
+        if classes:
+            found.choose_classes(parse_class_names(classes))
+        assign = functools.partial(images.assign_image_folds, file=fold_file, num_folds=num_folds, seed=seed)
+        _prepare_images(found, cache, choices, assign, workers, fresh)
+        return
     cases = found.cases()
     stop_on_errors(name_faults(cases), len(cases), found.root)
     preparation = Preparation(
         layout=found,
         cases=cases,
-        labels=parse_classes(classes) if classes else found.labels,
-        folds=assign_folds(cases, Path(folds) if folds else None, num_folds, seed),
-        preprocessing=Preprocessing(spacing, normalization, window, crop, image_interpolation),
+        labels=parse_classes(classes) if classes else found.classes,
+        folds=assign_folds(cases, fold_file, num_folds, seed),
+        preprocessing=Preprocessing(spacing, choices["normalization"], window, crop, image_interpolation),
     )
     refuse_foreign(cache)
     if fresh:
@@ -90,13 +127,68 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     elif is_up_to_date(preparation, cache):
         print(f"{cache} is up to date ({count(len(cases), 'case')})")
         return
-    try:
+    with _disk_errors(cache):
         dataset = _write(preparation, cache, workers)
+    print(f"prepared {count(len(cases), 'case')} in {cache}")
+    print_fingerprint(dataset)
+
+
+def _refuse_options(layout: Layout, choices: Mapping[str, Any]) -> None:
+    """Refuse options that mean nothing for this kind of data set."""
+    other = "images" if layout.kind == "volumes" else "volumes"
+    unfit = [name for name, default in _DEFAULTS[other].items() if choices[name] != default]
+    if choices["normalization"] in _NORMALIZATIONS[other]:
+        unfit.append("normalization")
+    if unfit:
+        raise PocketError(
+            f"{unfit[0]}: {choices[unfit[0]]} is for {_KINDS[other]}; {layout.root} is a data set of "
+            f"{_KINDS[layout.kind]} ({layout.name}). Leave the option out."
+        )
+
+
+def _prepare_images(
+    layout: ImageLayout,
+    cache: Path,
+    choices: Mapping[str, Any],
+    assign: Callable[[list[ImageCase]], dict[str, Assignment]],
+    workers: int | None,
+    fresh: bool,
+) -> None:
+    """Check and prepare 2D images; ``assign`` gives fold and split of each."""
+    method: Any = "zscore" if choices["normalization"] == "auto" else choices["normalization"]
+    size = tuple(choices["size"] or layout.size or DEFAULT_SIZE)
+    preprocessing = ImagePreprocessing(size, choices["color"] or "grey", method)
+    cases, faults = select(layout, choices["skip_missing"])
+    number = len(layout.image_cases())
+    if images.has_errors(faults):
+        stop_on_errors(faults, number, layout.root)
+    preparation = images.ImagePreparation(layout, cases, assign(cases), preprocessing)
+    images.refuse_foreign(cache)
+    if fresh:
+        images.clear(cache)
+    elif images.is_up_to_date(preparation, cache):
+        print(f"{cache} is up to date ({count(len(cases), 'image')})")
+        return
+    with _disk_errors(cache):
+        progress = functools.partial(show_progress, lines=True)
+        inspections = images.write_images(preparation, cache, workers, progress)
+        faults += [fault for found in inspections for fault in found.faults] + copy_faults(cases, inspections)
+        if images.has_errors(faults):
+            images.discard(cache)
+        stop_on_errors(faults, number, layout.root)
+        images.finish(preparation, cache)
+    channels, (height, width) = ", ".join(preprocessing.channels), preprocessing.size
+    print(f"prepared {count(len(cases), 'image')} of {height} x {width} pixels ({channels}) in {cache}")
+
+
+@contextlib.contextmanager
+def _disk_errors(cache: Path) -> Iterator[None]:
+    """Say clearly what the disk refused."""
+    try:
+        yield
     except OSError as error:
         where = error.filename or cache
         raise PocketError(f"{where}: {error.strerror or error}; mend space or permissions and try again.") from error
-    print(f"prepared {count(len(cases), 'case')} in {cache}")
-    print_fingerprint(dataset)
 
 
 def _write(preparation: Preparation, cache: Path, workers: int | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import warnings
@@ -17,13 +18,14 @@ from typing_extensions import override
 
 import lightning_pocket.callbacks
 import lightning_pocket.data.augment
+import lightning_pocket.data.image_module
 import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses
 import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
 from lightning_pocket.callbacks import StartFrom
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import configs_folder, find_config
+from lightning_pocket.launch import configs_folder, with_configs
 from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.tasks import BaseTask, start_from
@@ -83,6 +85,11 @@ class TrainingParser(ClearErrors, LightningArgumentParser):
 class PocketCLI(LightningCLI):
     """LightningCLI in which each run has a folder, continues by itself, and is sized after its data."""
 
+    @override
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with contextlib.ExitStack() as self._held:  # everything happens in here, the training too
+            super().__init__(*args, **kwargs)
+
     @staticmethod
     @override
     def subcommands() -> dict[str, set[str]]:
@@ -123,6 +130,7 @@ class PocketCLI(LightningCLI):
         if self.subcommand == "fit":
             if options.start_from is not None and options.ckpt_path is not None:
                 raise PocketError("--start_from and --ckpt_path both name first weights. Give one of them.")
+            self._held.enter_context(self.run.locked())
             self.run.begin(self._settings(), fresh=bool(options.fresh))
         options.ckpt_path = self.run.checkpoint(self.subcommand, options.ckpt_path)
 
@@ -208,15 +216,7 @@ def _misfit(error: Exception, checkpoint: str | None) -> PocketError:
 
 def _with_configs(arguments: list[str]) -> list[str]:
     """Find configs by name, and put the saved config of the run before the options of ``test`` and ``validate``."""
-    expanded: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        name, separator, value = argument.partition("=")
-        if name == "--config":
-            value = value if separator else next(rest, "")
-            expanded.append(f"--config={_readable(find_config(value))}")
-        else:
-            expanded.append(argument)
+    expanded = with_configs(arguments)
     if expanded[0] == "fit":
         return expanded
     saved = RunFolder(Path(_option(expanded, "--run_dir") or "runs/default")).config
@@ -225,15 +225,6 @@ def _with_configs(arguments: list[str]) -> list[str]:
     if {"-h", "--help", "--print_config", "--config"} & {argument.partition("=")[0] for argument in expanded}:
         return expanded
     raise PocketError(f"--run_dir {saved.parent}: no run here (no {saved.name}). Train first with `pocket fit`.")
-
-
-def _readable(config: Path) -> Path:
-    """Return the path of a config after making sure that it is YAML: later errors would not name the file."""
-    try:
-        yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PocketError(f"{config}: is not valid YAML: {' '.join(str(error).split())}") from error
-    return config
 
 
 def _option(arguments: list[str], name: str) -> str | None:

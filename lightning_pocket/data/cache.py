@@ -14,7 +14,7 @@ A cache is a folder that ``pocket prepare`` writes::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class Cache:
         folds: Fold and split of each case.
         fingerprint: Summary statistics of the raw data set.
         ignore_index: Value in ``label.npy`` of the voxels that do not count; None where all of them count.
+        regions: Class indices of named parts that are scored together.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class Cache:
     folds: dict[str, Assignment]
     fingerprint: dict[str, Any]
     ignore_index: int | None = None
+    regions: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path) -> Cache:
@@ -121,6 +123,7 @@ class Cache:
             path=path,
             folds=read_folds(path / "folds.csv"),
             ignore_index=data.get("ignore_index"),
+            regions=data.get("regions", {}),
             **{key: data[key] for key in keys},
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +17,13 @@ from lightning_pocket.data.fingerprint import Statistics, measure
 from lightning_pocket.data.images import Volume, read_label, read_volume
 from lightning_pocket.data.integrity import FINITE_VALUES, ImageError
 from lightning_pocket.data.layouts import Case
-from lightning_pocket.data.layouts.base import check_ignored, counted_labels, ignored_value
+from lightning_pocket.data.layouts.base import check_ignored, counted_labels, ignored_value, uncounted_values
 from lightning_pocket.errors import PocketError
 
+NO_CASE = "-"  # the subject of a fault that is no case's
 _NO_FILE = Path()  # what a layout gives where the data set names no image
+_MISSING = ("the image is missing", "the label is missing")
+_MOST_UNLISTED = 5  # files that belong to no case and get a line each
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def inspect(case: Case, channels: Sequence[str], labels: Mapping[int, str] | Non
     Args:
         case: The case.
         channels: Names of the channels.
-        labels: Name of the class of each raw label value; None accepts any value from 0 to 255.
+        labels: Name of the class of each raw label value, several values of one name where a class is merged; None
+            accepts any value from 0 to 255.
 
     Returns:
         Faults and statistics.
@@ -78,13 +82,16 @@ def inspect(case: Case, channels: Sequence[str], labels: Mapping[int, str] | Non
     if image is not None:
         faults += _image_faults(case, image.array, channels)
     if label is not None:
-        faults += _label_faults(case, label.array, labels)
+        found = _label_faults(case, label.array, labels)
+        wrong = any(fault.severity == "error" for fault in found)
+        exchanged = wrong and image is not None and _holds_labels(image.array, labels)
+        faults += [_exchanged(case)] if exchanged else found
     if image is not None and label is not None:
         faults += _grid_faults(case, image, label)
     statistics = None
     if image is not None and label is not None and not any(fault.severity == "error" for fault in faults):
         raw = label.array.astype(np.uint8)
-        statistics = measure(image.array, raw, image.spacing, case.subject, ignored_value(labels))
+        statistics = measure(image.array, raw, image.spacing, case.subject, uncounted_values(labels))
     return Inspection(case.subject, faults, statistics)
 
 
@@ -93,14 +100,12 @@ def _missing(case: Case) -> list[Fault]:
     for path in case.images:
         if not path.exists() or path == _NO_FILE:
             named = path != _NO_FILE
-            finding = "the image is missing" if named else "no image is named for a channel"
+            finding = _MISSING[0] if named else "no image is named for a channel"
             faults.append(Fault(case.subject, str(path), finding, "restore the file, or take the case out of the list"))
     if case.label is None:
         faults.append(Fault(case.subject, "-", "no label is named", "name a label file, or take out the case"))
     elif not case.label.exists():
-        faults.append(
-            Fault(case.subject, str(case.label), "the label is missing", "restore the file, or take out the case")
-        )
+        faults.append(Fault(case.subject, str(case.label), _MISSING[1], "restore the file, or take out the case"))
     return faults
 
 
@@ -110,6 +115,16 @@ def _attempt(case: Case, faults: list[Fault], read: Callable[[], Volume]) -> Vol
     except ImageError as error:
         faults.append(Fault(case.subject, str(error.path), error.finding, error.remedy))
         return None
+
+
+def _holds_labels(image: np.ndarray, labels: Mapping[int, str] | None) -> bool:
+    """Tell whether an image holds nothing but declared label values, and more than background."""
+    return labels is not None and bool(image.any()) and bool(np.isin(image, list(labels)).all())
+
+
+def _exchanged(case: Case) -> Fault:
+    finding = f"looks like an image, and {case.images[0].name} like a label"
+    return Fault(case.subject, str(case.label), finding, "exchange the names of the two files")
 
 
 def _image_faults(case: Case, image: np.ndarray, channels: Sequence[str]) -> list[Fault]:
@@ -145,7 +160,7 @@ def _label_faults(case: Case, label: np.ndarray, labels: Mapping[int, str] | Non
     counted = values[values != ignored_value(labels)]
     if not counted.size:
         return fault("every voxel is ignored", "label some of them, or take out the case")
-    if counted[-1] == 0:
+    if np.isin(counted, list(uncounted_values(labels))).all():
         return fault("the label is empty", "right only if nothing is to be found here", "warning")
     return []
 
@@ -167,6 +182,40 @@ def _listed(values: np.ndarray, most: int = 5) -> str:
     return ", ".join(f"{value:g}" for value in values[:most].tolist()) + (", ..." if values.size > most else "")
 
 
+def unlisted_faults(unlisted: Sequence[Path], faults: Sequence[Fault]) -> list[Fault]:
+    """Add what is to be said of files that belong to no case.
+
+    Args:
+        unlisted: Such files.
+        faults: What else is wrong.
+
+    Returns:
+        The faults. Where one file is missing from a folder and one in it belongs to no case, they are one fault: the
+        name is wrong. Other files of no case are warnings, a single one where there are many.
+    """
+    strays = Counter(path.parent for path in unlisted)
+    missing = Counter(Path(fault.file).parent for fault in faults if fault.finding in _MISSING)
+    renamed = {path.parent: path for path in unlisted if strays[path.parent] == missing[path.parent] == 1}
+    found = [
+        _misnamed(fault, renamed[folder])
+        if fault.finding in _MISSING and (folder := Path(fault.file).parent) in renamed
+        else fault
+        for fault in faults
+    ]
+    left = [path for path in unlisted if path.parent not in renamed]
+    if len(left) > _MOST_UNLISTED:
+        finding = f"this and {len(left) - 1} more image files belong to no case"
+        remedy = "rename them as the others are, or take them out"
+        return [*found, Fault(NO_CASE, str(left[0]), finding, remedy, "warning")]
+    remedy = "rename it as the others are, or take it out"
+    return found + [Fault(NO_CASE, str(path), "belongs to no case", remedy, "warning") for path in left]
+
+
+def _misnamed(fault: Fault, stray: Path) -> Fault:
+    finding = f"{fault.finding}, and {stray.name} beside it belongs to no case"
+    return replace(fault, finding=finding, remedy=f"rename {stray.name} to {Path(fault.file).name} if it is the same")
+
+
 def name_faults(cases: Sequence[Case]) -> list[Fault]:
     """Return what is wrong with the names of the cases: given twice, or unfit as a folder name."""
     counts = Counter(case.subject for case in cases)
@@ -184,26 +233,29 @@ def parse_classes(classes: str) -> dict[int, str]:
     """Read class names from one line.
 
     Args:
-        classes: Names separated by commas, for the label values 0, 1, 2 and so on; ``name=4`` sets the value. Voxels
-            of a class called "ignore" do not count.
+        classes: Names separated by commas, for the label values 0, 1, 2 and so on; ``name=4`` sets the value, and
+            ``name=1+4`` merges values into one class. Voxels of a class called "ignore" do not count.
 
     Returns:
-        Name of each raw label value, in the order of the values.
+        Name of each raw label value, in the order of the values; merged ones have the same name.
 
     Raises:
         PocketError: If a name or value is missing, repeated or not a number, or 0 has no name or does not count.
     """
     labels: dict[int, str] = {}
     for position, part in enumerate(classes.split(",")):
-        name, _, value = (text.strip() for text in part.partition("="))
-        if not name or (value and not value.isdecimal()):
-            raise PocketError(f"classes: '{part.strip()}' in '{classes}'; expected NAME or NAME=VALUE.")
-        number = int(value) if value else position
-        if number in labels or name in labels.values():
+        name, _, given = (text.strip() for text in part.partition("="))
+        values = [value.strip() for value in given.split("+")] if given else [str(position)]
+        if not name or not all(value.isdecimal() for value in values):
+            raise PocketError(
+                f"classes: '{part.strip()}' in '{classes}'; expected NAME, NAME=VALUE or NAME=VALUE+VALUE."
+            )
+        numbers = [int(value) for value in values]
+        if name in labels.values() or labels.keys() & set(numbers) or len(set(numbers)) < len(numbers):
             raise PocketError(f"classes: '{part.strip()}' in '{classes}' repeats a name or value; use each once.")
-        labels[number] = name
+        labels |= dict.fromkeys(numbers, name)
     check_ignored(labels, f"classes: '{classes}'")
-    if 0 not in labels or len(counted_labels(labels)) < 2:
+    if 0 not in labels or len(set(counted_labels(labels).values())) < 2:
         raise PocketError(f"classes: '{classes}'; expected background (value 0) and at least one more class.")
     return dict(sorted(labels.items()))
 

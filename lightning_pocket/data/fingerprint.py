@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from lightning_pocket.data.layouts.base import class_values
 
 FOREGROUND_SAMPLE = 5_000  # voxels per case; pooled over cases they give the intensity percentiles
 
@@ -54,22 +56,22 @@ def measure(
     label: np.ndarray,
     spacing: tuple[float, float, float],
     subject: str,
-    ignored: int | None = None,
+    uncounted: Collection[int] = (0,),
 ) -> Statistics:
     """Return the statistics of one case.
 
     Args:
         image: ``(C, D, H, W)``, finite intensities.
-        label: ``(D, H, W)``, raw integer values; 0 is background.
+        label: ``(D, H, W)``, raw integer values.
         spacing: Voxel size in mm along (D, H, W).
         subject: Name of the case; it decides which foreground voxels are sampled.
-        ignored: Raw value of the voxels that are not foreground because they do not count.
+        uncounted: Raw values of the voxels that are not foreground: background, and what does not count.
 
     Returns:
         The statistics.
     """
     values, counts = np.unique(label, return_counts=True)
-    foreground = np.flatnonzero(label if ignored is None else (label != 0) & (label != ignored))
+    foreground = np.flatnonzero(~np.isin(label, list(uncounted)))
     if len(foreground) > FOREGROUND_SAMPLE:
         foreground = np.sort(generator(subject).choice(foreground, FOREGROUND_SAMPLE, replace=False))
     depth, height, width = label.shape
@@ -101,20 +103,20 @@ def summarize(statistics: Sequence[Statistics], channels: Sequence[str], labels:
     Args:
         statistics: One per case.
         channels: Names of the channels.
-        labels: Name of the class of each raw label value.
+        labels: Name of the class of each raw label value; values of the same name are one class.
 
     Returns:
         Plain types: ``cases``; ``shape`` and ``spacing`` (each a distribution along D, H, W); ``channels`` by name,
         with the distributions over cases of mean and std, and ``foreground`` with mean, std, median and the 0.5 and
-        99.5 percentiles of the pooled sample of labelled voxels; ``classes`` by name, with the cases that hold the
-        class and the distributions of its voxels and its volume in mL.
+        99.5 percentiles of the pooled sample of labelled voxels; ``classes`` by name, with the lowest value, the cases
+        that hold the class and the distributions of its voxels and its volume in mL.
     """
     voxel_ml = np.array([np.prod(case.spacing) / 1000 for case in statistics])
     classes = {}
-    for value, name in labels.items():
-        voxels = np.array([case.label_voxels.get(value, 0) for case in statistics])
+    for name, values in class_values(labels).items():
+        voxels = np.array([sum(case.label_voxels.get(value, 0) for value in values) for case in statistics])
         classes[name] = {
-            "value": value,
+            "value": values[0],
             "cases": int((voxels > 0).sum()),
             "voxels": distribution(voxels),
             "ml": distribution(voxels * voxel_ml),

@@ -66,8 +66,8 @@ def read_folds(path: str | Path, subjects: Collection[str] = ()) -> dict[str, As
 
     Args:
         path: CSV file with a header: ``subject`` or ``file`` (folder, image suffix and nnU-Net's ``_0000`` are
-            dropped), and ``fold`` or ``split`` or both; other columns are ignored.
-        subjects: Known subjects; a file whose name without suffix is one of them keeps a trailing ``_0000``.
+            dropped), and ``fold`` or ``split`` or both; other columns but ``group`` are ignored.
+        subjects: Known subjects; a file whose name, with or without suffix, is one of them keeps that name.
 
     Returns:
         The assignment of each subject, in the order of the file.
@@ -85,13 +85,14 @@ def read_folds(path: str | Path, subjects: Collection[str] = ()) -> dict[str, As
     if key is None or not {"fold", "split"} & set(header):
         found = ", ".join(header) or "nothing"
         raise PocketError(f"{path}: columns are {found}; expected 'subject' or 'file', and 'fold' or 'split' or both.")
+    known = set(subjects)
     folds: dict[str, Assignment] = {}
     for number, cells in enumerate(rows[1:], start=2):
         row = dict(zip(header, cells, strict=False))
         if not any(cell.strip() for cell in cells):
             continue
         name = row.get(key, "").strip()
-        subject = _subject(name, subjects) if key == "file" else name
+        subject = _subject(name, known) if key == "file" else name
         if subject in folds or not subject:
             finding = f"subject '{subject}' appears twice" if subject else f"no {key} is given"
             raise PocketError(f"{path}, line {number}: {finding}; give each subject one line.")
@@ -101,7 +102,10 @@ def read_folds(path: str | Path, subjects: Collection[str] = ()) -> dict[str, As
 
 
 def _subject(file: str, subjects: Collection[str]) -> str:
-    name = stem(file)
+    name = file.replace("\\", "/").rsplit("/", 1)[-1]  # 2D images may be called after the whole name of their file
+    if name in subjects:
+        return name
+    name = stem(name)
     return name if name in subjects else name.removesuffix("_0000")
 
 
@@ -119,7 +123,8 @@ def match_folds(folds: Mapping[str, Assignment], subjects: Sequence[str], source
     Raises:
         PocketError: If a subject is unknown, missing, or has neither fold nor split.
     """
-    unknown = [subject for subject in folds if subject not in set(subjects)]
+    known = set(subjects)
+    unknown = [subject for subject in folds if subject not in known]
     if unknown:
         raise PocketError(f"{source}: {_listed(unknown)} not in the data set; remove the lines or mend the names.")
     missing = [subject for subject in subjects if folds.get(subject, Assignment()) == Assignment()]
@@ -135,12 +140,17 @@ def _listed(subjects: Sequence[str], most: int = 5) -> str:
 
 
 def make_folds(
-    subjects: Iterable[str], num_folds: int, seed: int = 0, groups: Mapping[str, str] | None = None
+    subjects: Iterable[str],
+    num_folds: int,
+    seed: int = 0,
+    groups: Mapping[str, str] | None = None,
+    classes: Mapping[str, str] | None = None,
 ) -> dict[str, Assignment]:
-    """Deal subjects into folds of equal size.
+    """Deal subjects into folds of equal size, each with its share of every class.
 
-    The result depends on the names, not on their order. Groups are dealt largest first, each to the fold that is
-    smallest by then, so fold sizes differ by at most the size of the largest group (by one without groups).
+    The result depends on the names, not on their order. Groups are dealt largest first, each to the fold that has
+    least of its classes by then, or is smallest where several have. So without groups the folds differ by at most one
+    subject of each class, and with groups of one class alone by at most the size of the largest group.
 
     Args:
         subjects: Names of the subjects.
@@ -148,6 +158,7 @@ def make_folds(
         seed: Changes who comes together.
         groups: Group of a subject (a patient with several scans); a group is never split. Subjects that are not
             listed are groups of their own.
+        classes: Class of each subject; without it all are of one class.
 
     Returns:
         The fold of each subject, in the given order.
@@ -158,21 +169,68 @@ def make_folds(
     subjects = list(subjects)
     # A tuple keeps a subject without a group apart from a group of the same name.
     group_of = {s: ("group", groups[s]) if groups and groups.get(s) else ("subject", s) for s in subjects}
-    sizes = Counter(group_of.values())
-    if not 1 <= num_folds <= len(sizes):
+    contents: dict[tuple[str, str], Counter[str]] = {}
+    for subject, group in group_of.items():
+        contents.setdefault(group, Counter())[classes[subject] if classes else ""] += 1
+    if not 1 <= num_folds <= len(contents):
         raise PocketError(
-            f"num_folds: {num_folds} folds of {len(sizes)} independent cases; set it from 1 to {len(sizes)}."
+            f"num_folds: {num_folds} folds of {len(contents)} independent cases; set it from 1 to {len(contents)}."
         )
 
-    def order(group: tuple[str, str]) -> tuple[int, bytes]:
-        return -sizes[group], hashlib.sha256(f"{seed}\n{group[0]}\n{group[1]}".encode()).digest()
+    def order(group: tuple[str, str]) -> tuple[int, list[tuple[str, int]], bytes]:
+        content = contents[group]
+        digest = hashlib.sha256(f"{seed}\n{group[0]}\n{group[1]}".encode()).digest()
+        return -content.total(), sorted(content.items()), digest
 
-    load = [0] * num_folds
+    totals = sum(contents.values(), Counter())
+    loads: list[Counter[str]] = [Counter() for _ in range(num_folds)]
     fold_of: dict[tuple[str, str], int] = {}
-    for group in sorted(sizes, key=order):
-        fold_of[group] = load.index(min(load))
-        load[fold_of[group]] += sizes[group]
+    for group in sorted(contents, key=order):
+        fold_of[group] = _emptiest(loads, contents[group], totals)
+        loads[fold_of[group]] += contents[group]
     return {subject: Assignment(fold=fold_of[group_of[subject]]) for subject in subjects}
+
+
+def _emptiest(loads: Sequence[Counter[str]], content: Counter[str], totals: Counter[str]) -> int:
+    """Return the fold with the smallest share of the classes of a group, or of those the smallest, or the first."""
+
+    def burden(fold: int) -> tuple[float, int]:
+        load = loads[fold]
+        share = sum(count / totals[name] * (load[name] / totals[name]) for name, count in sorted(content.items()))
+        return share, load.total()
+
+    return min(range(len(loads)), key=burden)
+
+
+def assign(
+    given: Mapping[str, Assignment],
+    file: Path | None,
+    num_folds: int,
+    seed: int = 0,
+    classes: Mapping[str, str] | None = None,
+) -> dict[str, Assignment]:
+    """Return fold and split of each case: from a file, else from the data set, else made.
+
+    Args:
+        given: What the data set fixes for each case; its groups are kept, and never split.
+        file: CSV file of folds; None for none.
+        num_folds: Number of folds to make of the cases that have neither fold nor split.
+        seed: Seed of the folds to make.
+        classes: Class of each case, for folds that have their share of every class.
+
+    Raises:
+        PocketError: If the file does not fit the cases, or there are too few cases.
+    """
+    subjects = list(given)
+    if file is not None:
+        folds = match_folds(read_folds(file, subjects), subjects, str(file))
+    elif any(place.fold is not None for place in given.values()):
+        folds = match_folds(given, subjects, "fold column")
+    else:
+        free = [subject for subject, place in given.items() if place.split is None]
+        groups = {subject: given[subject].group or "" for subject in free}
+        folds = dict(given) | (make_folds(free, num_folds, seed, groups, classes) if free else {})
+    return {subject: replace(folds[subject], group=folds[subject].group or given[subject].group) for subject in given}
 
 
 def write_folds(path: Path, folds: Mapping[str, Assignment]) -> None:

@@ -19,12 +19,12 @@ from lightning_pocket.data.case_files import (
     is_whole,
     prepare_case,
 )
-from lightning_pocket.data.checks import Fault, Inspection, found_labels
+from lightning_pocket.data.checks import Fault, Inspection, found_labels, unlisted_faults
 from lightning_pocket.data.differences import differences
 from lightning_pocket.data.fingerprint import summarize
 from lightning_pocket.data.folds import Assignment, make_folds, match_folds, read_folds, write_folds
 from lightning_pocket.data.layouts import Case, Layout
-from lightning_pocket.data.layouts.base import counted_labels
+from lightning_pocket.data.layouts.base import counted_labels, region_classes
 from lightning_pocket.data.preprocess import Preprocessing, Resolved, resolve
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
@@ -40,7 +40,8 @@ class Preparation:
     Args:
         layout: The raw data set.
         cases: Its cases.
-        labels: Name of the class of each raw label value; None takes the values that occur.
+        labels: Name of the class of each raw label value, several values of one name where a class is merged; None
+            takes the values that occur.
         folds: Fold and split of each case.
         preprocessing: How images are prepared.
     """
@@ -162,7 +163,8 @@ def inspect_cases(
     before = {task.file for task in tasks if task.file.exists()}
     with progress("checking", len(tasks)) as advance:
         inspections = run_tasks(fingerprint_case, tasks, count_workers(workers, len(tasks)), advance)
-    faults = [fault for inspection in inspections for fault in inspection.faults]
+    found = [fault for inspection in inspections for fault in inspection.faults]
+    faults = unlisted_faults(preparation.layout.unlisted(), found)
     if any(fault.severity == "error" for fault in faults):
         for task in tasks:
             if task.file not in before:
@@ -217,6 +219,7 @@ def _describe(
         "channels": list(preparation.layout.channels),
         "classes": [labels[value] for value in resolved.label_values],
         "ignore_index": resolved.ignore_index,
+        "regions": region_classes(preparation.layout.regions, labels),
         "spacing": list(resolved.spacing) if resolved.spacing else None,
         "preprocessing": resolved.to_dict(),
         "subjects": [case.subject for case in preparation.cases],

@@ -13,9 +13,10 @@ import numpy as np
 
 from lightning_pocket.data.grid import Grid, triple
 from lightning_pocket.data.images import Volume
-from lightning_pocket.data.layouts.base import counted_labels, ignored_value
+from lightning_pocket.data.layouts.base import class_values, counted_labels, ignored_value
 from lightning_pocket.data.normalize import METHODS, Normalization, normalize
 from lightning_pocket.data.resample import Interpolation, resample_image, resample_label, resampled_grid
+from lightning_pocket.data.spacing import SpacingName, common_spacing
 from lightning_pocket.errors import PocketError
 
 Size = tuple[int, int, int]
@@ -29,7 +30,10 @@ class Preprocessing:
     """How raw images are prepared, as a user asks for it.
 
     Args:
-        spacing: Voxel size in mm along (D, H, W), "median" of the data set, or "native" to resample nothing.
+        spacing: Voxel size in mm along (D, H, W); "median" of the data set; "median_coarse_90", the same but for the
+            axis whose median is the coarsest, which takes the 90th percentile (PocketNet's text for LiTS);
+            "median_anisotropic_90", that only where the coarsest median is more than three times the finest
+            (PocketNet's code); or "native" to resample nothing.
         normalization: "zscore" (per image and channel), "nonzero_zscore" (the same over voxels that are not 0, which
             stay 0), "foreground_zscore" (clip to the 0.5 and 99.5 percentiles of the labelled foreground of the whole
             data set, then subtract its mean and divide by its std), "window" (clip to ``window`` and map it to
@@ -39,7 +43,7 @@ class Preprocessing:
         image_interpolation: Cubic "bspline" or "linear"; labels are always interpolated linearly, class by class.
     """
 
-    spacing: Literal["median", "native"] | list[float] = "median"
+    spacing: SpacingName | list[float] = "median"
     normalization: NormalizationName = "auto"
     window: list[float] | None = None
     crop: Literal["none", "nonzero"] = "none"
@@ -67,8 +71,10 @@ class Resolved:
         crop: As in ``Preprocessing``.
         image_interpolation: As in ``Preprocessing``.
         channels: Names of the channels.
-        label_values: Raw label value of each class index.
+        label_values: Raw label value of each class index, the lowest of a merged class: what a prediction is written
+            with.
         ignored_value: Raw label value of the voxels that do not count; they become ``IGNORE_INDEX``.
+        merged_values: The other raw label values of merged classes, each with its class index.
     """
 
     spacing: tuple[float, float, float] | None
@@ -78,6 +84,7 @@ class Resolved:
     channels: tuple[str, ...]
     label_values: tuple[int, ...]
     ignored_value: int | None = None
+    merged_values: tuple[tuple[int, int], ...] = ()
 
     @property
     def ignore_index(self) -> int | None:
@@ -87,7 +94,8 @@ class Resolved:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain types, fit for JSON and checkpoints."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return data | {"normalization": [entry.to_dict() for entry in self.normalization]}
+        merged = [list(pair) for pair in self.merged_values]
+        return data | {"normalization": [entry.to_dict() for entry in self.normalization], "merged_values": merged}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Resolved:
@@ -100,6 +108,7 @@ class Resolved:
             channels=tuple(data["channels"]),
             label_values=tuple(data["label_values"]),
             ignored_value=data.get("ignored_value"),
+            merged_values=tuple((value, index) for value, index in data.get("merged_values", ())),
         )
 
 
@@ -146,15 +155,13 @@ def resolve(
         settings: What the user asks for.
         fingerprint: From ``fingerprint.summarize``.
         channels: Names of the channels.
-        labels: Name of the class of each raw label value; classes are numbered in the order of the values, without
-            the one that does not count.
+        labels: Name of the class of each raw label value; classes are numbered in the order of their lowest values,
+            without the one that does not count.
 
     Returns:
         The resolved settings.
     """
-    spacing: Sequence[float] | None = settings.spacing if isinstance(settings.spacing, list) else None
-    if settings.spacing == "median":
-        spacing = fingerprint["spacing"]["median"]
+    spacing = common_spacing(settings.spacing, fingerprint)
     normalization = []
     for channel in channels:
         name = settings.normalization
@@ -162,14 +169,16 @@ def resolve(
             name = "foreground_zscore" if channel.upper() == "CT" else "zscore"
         foreground = fingerprint["channels"][channel]["foreground"]
         normalization.append(METHODS[name](foreground, settings.window))
+    classes = list(class_values(counted_labels(labels)).values())
     return Resolved(
         spacing=triple(spacing) if spacing else None,
         normalization=tuple(normalization),
         crop=settings.crop,
         image_interpolation=settings.image_interpolation,
         channels=tuple(channels),
-        label_values=tuple(sorted(counted_labels(labels))),
+        label_values=tuple(values[0] for values in classes),
         ignored_value=ignored_value(labels),
+        merged_values=tuple((value, index) for index, values in enumerate(classes) for value in values[1:]),
     )
 
 
@@ -223,6 +232,8 @@ def class_indices(label: np.ndarray, resolved: Resolved) -> np.ndarray:
         uint8 of the same shape; ``IGNORE_INDEX`` where voxels do not count.
     """
     classes = np.searchsorted(resolved.label_values, label).astype(np.uint8)
+    for value, index in resolved.merged_values:
+        classes[label == value] = index
     if resolved.ignored_value is not None:
         classes[label == resolved.ignored_value] = IGNORE_INDEX
     return classes

@@ -104,6 +104,7 @@ class VolumeDataModule(LightningDataModule):
             cache.spacing,
             cache.preprocessing,
             cache.ignore_index,
+            cache.regions,
         ).to_dict()
 
     @property

@@ -1,7 +1,14 @@
 """Prediction of whole images by networks that see patches."""
 
-from .components import keep_largest
+from .components import check_names, keep_largest, remove_islands
 from .importance import gaussian_importance
 from .sliding_window import SlidingWindow, window_starts
 
-__all__ = ["SlidingWindow", "gaussian_importance", "keep_largest", "window_starts"]
+__all__ = [
+    "SlidingWindow",
+    "check_names",
+    "gaussian_importance",
+    "keep_largest",
+    "remove_islands",
+    "window_starts",
+]

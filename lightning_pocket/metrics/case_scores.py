@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -12,7 +12,7 @@ from lightning_pocket.errors import PocketError
 from .surface import bounding_box, diagonal_mm, surface_distances, volume_hd95
 
 
-def score_case(
+def score_case(  # noqa: PLR0913 (regions come beside the classes)
     predicted: np.ndarray,
     truth: np.ndarray,
     classes: Sequence[str],
@@ -21,6 +21,7 @@ def score_case(
     ignore_index: int | None = None,
     surface: bool = True,
     volume: bool = False,
+    regions: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, float | int]:
     """Score the label map that was predicted for one case.
 
@@ -36,39 +37,43 @@ def score_case(
         ignore_index: Value in ``truth`` of the voxels that do not count; they are background in both label maps.
         surface: Whether to compute what is measured on surfaces.
         volume: Whether to compute the volume-based HD95, ``volume_hd95_mm``, too.
+        regions: Class indices of named parts that are scored as one mask each, such as the whole tumour of BraTS.
 
     Returns:
         ``dice``, ``hd95_mm``, ``asd_mm`` and ``surface_dice``, means over the foreground classes; then the same for
-        each class, as ``dice_NAME`` and so on; then the voxels of each class in the truth, ``voxels_NAME``, and in the
-        prediction, ``predicted_NAME``.
+        each class and then each region, as ``dice_NAME`` and so on; then the voxels of each of them in the truth,
+        ``voxels_NAME``, and in the prediction, ``predicted_NAME``.
 
     Raises:
-        PocketError: If shapes, spacing or tolerance cannot be right, a value is not a class, or two classes would
-            share a column.
+        PocketError: If shapes, spacing or tolerance cannot be right, a value is not a class, or two classes or
+            regions would share a column.
     """
-    columns = _columns(classes)
+    regions = regions or {}
+    columns = _columns(classes, regions)
     predicted, truth = _checked(predicted, truth, len(classes), ignore_index)
     empty_mm = diagonal_mm(truth.shape, spacing) if len(spacing) == truth.ndim else None
     box = bounding_box((predicted != 0) | (truth != 0))
     predicted, truth = predicted[box], truth[box]
     confusion = _confusion(predicted, truth, len(classes))
-    found, labelled, overlap = confusion.sum(axis=0), confusion.sum(axis=1), confusion.diagonal()
+    parts = [[index] for index in range(1, len(classes))] + [sorted(set(region)) for region in regions.values()]
+    found = [int(confusion[:, part].sum()) for part in parts]
+    labelled = [int(confusion[part].sum()) for part in parts]
     scores: list[dict[str, float]] = []
-    for index in range(1, len(classes)):
-        total = int(found[index] + labelled[index])
-        score = {"dice": 2 * int(overlap[index]) / total if total else 1.0}
-        masks = predicted == index, truth == index
+    for part, total in zip(parts, map(sum, zip(found, labelled, strict=True)), strict=True):
+        score = {"dice": 2 * int(confusion[np.ix_(part, part)].sum()) / total if total else 1.0}
+        masks = np.isin(predicted, part), np.isin(truth, part)
         if surface:
             distances = surface_distances(*masks, spacing, tolerance_mm, empty_mm)
             score |= vars(distances)
         if volume:
             score["volume_hd95_mm"] = volume_hd95(*masks, spacing, empty_mm)
         scores.append(score)
-    row: dict[str, float | int] = {metric: fmean(score[metric] for score in scores) for metric in scores[0]}
+    of_classes = scores[: len(classes) - 1]
+    row: dict[str, float | int] = {metric: fmean(score[metric] for score in of_classes) for metric in scores[0]}
     for name, score in zip(columns, scores, strict=True):
         row |= {f"{metric}_{name}": value for metric, value in score.items()}
-    row |= {f"voxels_{name}": int(n) for name, n in zip(columns, labelled[1:], strict=True)}
-    row |= {f"predicted_{name}": int(n) for name, n in zip(columns, found[1:], strict=True)}
+    row |= {f"voxels_{name}": voxels for name, voxels in zip(columns, labelled, strict=True)}
+    row |= {f"predicted_{name}": voxels for name, voxels in zip(columns, found, strict=True)}
     return row
 
 
@@ -77,13 +82,16 @@ def column_name(name: str) -> str:
     return name.replace(" ", "_").replace("/", "_")
 
 
-def _columns(classes: Sequence[str]) -> list[str]:
-    columns = [column_name(name) for name in classes[1:]]
-    if not columns or len(set(columns)) < len(columns):
+def _columns(classes: Sequence[str], regions: Mapping[str, Sequence[int]]) -> list[str]:
+    columns = [column_name(name) for name in (*classes[1:], *regions)]
+    if len(classes) < 2 or len(set(columns)) < len(columns):
         raise PocketError(
-            f"classes: found {', '.join(classes) or 'none'}; expected background and at least one more class, whose "
-            "names differ by more than spaces and slashes."
+            f"classes: found {', '.join([*classes, *regions]) or 'none'}; expected background and at least one more "
+            "class; names differ by more than spaces and slashes, those of regions too."
         )
+    wrong = {name: region for name, region in regions.items() if not set(region) <= set(range(1, len(classes)))}
+    if wrong:
+        raise PocketError(f"regions: found {wrong}; expected lists of classes, 1 to {len(classes) - 1}.")
     return columns
 
 

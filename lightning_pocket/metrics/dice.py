@@ -7,7 +7,6 @@ scores, so that such cases can be told apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
 
-_UNNAMED = -1  # a case without a subject; named ones are hashed to 0 and above
+from .subject_keys import counted_keys, distinct_keys
 
 
 class Dice(NamedTuple):
@@ -113,12 +112,9 @@ class CaseDice(Metric):
         Raises:
             PocketError: If the shapes differ, a value is not a class, or the number of subjects is not ``B``.
         """
-        if subjects is not None and len(subjects) != len(label_BS):
-            raise PocketError(f"subjects: found {len(subjects)} for a batch of {len(label_BS)}; give one per item.")
+        counted, key_N = counted_keys(subjects, len(label_BS))
         dice = dice_per_class(predicted_BS, label_BS, self.num_classes, self.ignore_index)
-        keys = [_UNNAMED] * len(label_BS) if subjects is None else [_key(subject) for subject in subjects if subject]
-        counted = [item for item in range(len(label_BS)) if subjects is None or subjects[item]]
-        self.subject.append(torch.tensor(keys, dtype=torch.int64, device=label_BS.device))
+        self.subject.append(key_N.to(label_BS.device))
         self.predicted_voxels.append(dice.predicted_voxels[counted])
         self.label_voxels.append(dice.label_voxels[counted])
         self.overlap.append(dice.overlap[counted])
@@ -140,9 +136,7 @@ class CaseDice(Metric):
         Returns:
             ``(K - 1,)`` float32, which torchmetrics squeezes to a scalar for two classes; NaN where there was no case.
         """
-        subject_N = dim_zero_cat(self.subject)
-        unnamed_N = _UNNAMED - torch.arange(len(subject_N), device=subject_N.device)
-        cases, case_N = torch.unique(torch.where(subject_N == _UNNAMED, unnamed_N, subject_N), return_inverse=True)
+        cases, case_N = torch.unique(distinct_keys(dim_zero_cat(self.subject)), return_inverse=True)
 
         def add(counts: list[Tensor]) -> Tensor:
             counts_NK = dim_zero_cat(counts)
@@ -171,8 +165,3 @@ def _dice(predicted_NK: Tensor, label_NK: Tensor, overlap_NK: Tensor) -> Dice:
     total_NK = predicted_NK + label_NK
     scores_NK = torch.where(total_NK == 0, 1.0, 2 * overlap_NK / total_NK.clamp(min=1))
     return Dice(scores_NK.float(), predicted_NK, label_NK, overlap_NK)
-
-
-def _key(subject: str) -> int:
-    """Return a number from 0 to 2**63 - 1: tensors travel between processes, strings do not."""
-    return int.from_bytes(blake2b(subject.encode(), digest_size=8).digest(), "big") >> 1

@@ -9,7 +9,9 @@ from lightning_pocket.errors import PocketError
 
 
 class Network(nn.Module, ABC):
-    """A network from ``(B, in_channels, *S)`` images to ``(B, out_channels, *S)`` logits.
+    """A network from ``(B, in_channels, *S)`` images to logits: ``(B, out_channels, *S)``, a label for each voxel.
+
+    Those that judge the image as a whole derive from :class:`Classifier`.
 
     Args:
         in_channels: Channels of the input image.
@@ -36,13 +38,14 @@ class Network(nn.Module, ABC):
     @override
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits at full resolution.
+        """Return the logits.
 
         Args:
             x: ``(B, in_channels, *S)`` images.
 
         Returns:
-            ``(B, out_channels, *S)``, the same in training and in evaluation.
+            ``(B, out_channels, *S)``, at full resolution, the same in training and in evaluation; ``(B, out_channels)``
+            of a :class:`Classifier`.
 
         Raises:
             PocketError: If :meth:`check_input` refuses ``x``.
@@ -89,3 +92,7 @@ class Network(nn.Module, ABC):
             raise PocketError(
                 f"The input has spatial size {size}, expected multiples of {self.divisor}. Pad it to {padded}."
             )
+
+
+class Classifier(Network):
+    """A network from ``(B, in_channels, *S)`` images to ``(B, out_channels)`` logits, one row for each image."""

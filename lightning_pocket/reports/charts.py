@@ -20,6 +20,7 @@ from .svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
 _ROW = 20  # pixels of one strip of dots
 _GROUP = 30  # pixels of the name of a group of strips
 _MANY = 40  # a curve of more points has no marks: they would hide it
+_BESIDE = 4  # pixels between the error bars of two curves at the same x
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,14 @@ class Point:
     error: float = 0.0
 
 
-def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, title: str) -> str:
+def line_chart(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    title: str,
+    errors: Mapping[str, Mapping[float, float]] | None = None,
+    log_x: bool = False,
+) -> str:
     """Draw curves.
 
     Args:
@@ -47,6 +55,8 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
         title: What the chart shows.
+        errors: Half the length of the error bars, by curve and x.
+        log_x: Logarithmic horizontal axis; points whose x is not positive are left out.
 
     Returns:
         The ``<svg>`` element.
@@ -54,7 +64,10 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str
     Raises:
         PocketError: If there is no point to draw.
     """
-    curves = [[p for p in points if all(map(math.isfinite, p))] for points in series.values()]
+    curves = [
+        [(x, y) for x, y in points if math.isfinite(x + y) and (x > 0 or not log_x)] for points in series.values()
+    ]
+    bars = [(errors or {}).get(name, {}) for name in series]
     everything = [point for curve in curves for point in curve]
     _need(everything, title)
     names, top = svg.legend(
@@ -62,14 +75,19 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str
         lambda index, x, y: svg.line(index, [(x, y), (x + 28, y)]) + svg.marker(index, x + 14, y, "", 3.5),
     )
     height = HEIGHT + top
-    x_ticks = svg.nice_ticks(*_range(x for x, _ in everything))
-    y_ticks = svg.nice_ticks(*_range(y for _, y in everything))
-    x_scale = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
+    x_ticks = (svg.log_ticks if log_x else svg.nice_ticks)(*_range(x for x, _ in everything))
+    reach = [(y, bar.get(x, 0.0)) for curve, bar in zip(curves, bars, strict=True) for x, y in curve]
+    y_ticks = svg.nice_ticks(*_range(end for y, error in reach for end in (y - error, y + error)))
+    x_scale = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT, log=log_x)
     y_scale = Scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP + top)
     body = names + svg.x_axis(x_scale, x_ticks, x_label, height - BOTTOM, TOP + top)
     body += svg.y_axis(y_scale, y_ticks, y_label, LEFT, WIDTH - RIGHT)
-    for index, (name, curve) in enumerate(zip(series, curves, strict=True)):
+    for index, (name, curve, bar) in enumerate(zip(series, curves, bars, strict=True)):
         body += svg.line(index, [(x_scale(x), y_scale(y)) for x, y in curve])
+        for x, y in curve:
+            if bar.get(x):  # beside each other, since curves often share their x
+                at = x_scale(x) + _BESIDE * (index - (len(curves) - 1) / 2)
+                body += svg.line(index, [(at, y_scale(y - bar[x])), (at, y_scale(y + bar[x]))], solid=True)
         marked = curve if len(curve) <= _MANY else curve[-1:]
         body += "".join(
             svg.marker(index, x_scale(x), y_scale(y), f"{name}, {x_label} {x:g}: {y:.4g}", 3.5) for x, y in marked

@@ -13,6 +13,8 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json
 from lightning_pocket.types import CASE_METRICS
 
+from .classified import Classified, as_classified, is_classified
+
 _Rows = list[dict[str, str]]
 #: Columns of ``metrics.csv`` that hold the peak memory of training in MiB, by what was measured.
 _PEAKS = {"GPU": "profile/peak_cuda_mib", "process": "profile/peak_rss_mib"}
@@ -34,6 +36,7 @@ class RunResult:
         peak_mib: Peak memory of training in MiB: ``GPU``, ``process``, or what of them was measured.
         train_s: Seconds that training took over all attempts, validation included; None where they are not known.
         manifest: Content of ``manifest.json``.
+        classified: Test results of a run that classifies whole images, None of others.
     """
 
     name: str
@@ -46,6 +49,7 @@ class RunResult:
     peak_mib: dict[str, float] = field(default_factory=dict)
     train_s: float | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
+    classified: Classified | None = None
 
     def mean(self, metric: str) -> float:
         """Return the mean of a test metric over the cases."""
@@ -74,19 +78,23 @@ def read_runs(paths: Sequence[Path]) -> list[RunResult]:
 
 
 def read_run(path: Path) -> RunResult:
-    """Read a run folder.
+    """Read a run folder, or the folder of a cross-validation: see :func:`join_folds`.
 
     Raises:
         PocketError: If it holds no run, or a table in it holds no number where one is expected.
     """
+    crossval = path / "crossval.json"
+    if crossval.is_file():
+        from .join_folds import join_folds
+
+        record = read_json(crossval)
+        runs = [read_run(path / run["run"]) for run in record["runs"].values()]
+        return join_folds(path, record, runs, _tested(path / "cases.csv"))
     manifest = path / "manifest.json"
     if not manifest.is_file():
         raise PocketError(f"{path}: no run here (no manifest.json). Train first with `pocket fit --run_dir {path}`.")
     content = read_json(manifest)
     logged, log = _rows(path / "metrics.csv"), path / "metrics.csv"
-    table = path / "test" / "cases.csv"
-    cases = _rows(table)
-    metrics = [name for name in (cases[0] if cases else {}) if metric_of(name)]
     steps = _series(log, logged, "profile/step_ms")
     peaks = {kind: _series(log, logged, column) for kind, column in _PEAKS.items()}
     names = [name for name in (logged[0] if logged else {}) if name.startswith(_CURVES)]
@@ -95,14 +103,24 @@ def read_run(path: Path) -> RunResult:
         name=path.name,
         parameters=int(content["parameters"]),
         step_ms=steps[-1] if steps else None,
-        scores={name: [_number(table, name, case[name]) for case in cases] for name in metrics},
         path=path,
-        subjects=[case["subject"] for case in cases],
         curves={name: curve for name, curve in curves.items() if curve},
         peak_mib={kind: max(values) for kind, values in peaks.items() if values},
         train_s=_train_seconds(content, steps, _series(log, logged, "profile/data_wait_share")),
         manifest=content,
+        **_tested(path / "test" / "cases.csv"),
     )
+
+
+def _tested(table: Path) -> dict[str, Any]:
+    """Return what a table of cases says of them, by the names of the fields of a result."""
+    cases = _rows(table)
+    metrics = [name for name in (cases[0] if cases else {}) if metric_of(name)]
+    return {
+        "scores": {name: [_number(table, name, case[name]) for case in cases] for name in metrics},
+        "subjects": [case["subject"] for case in cases],
+        "classified": as_classified(cases, str(table)) if cases and is_classified(list(cases[0])) else None,
+    }
 
 
 def metric_of(column: str) -> str | None:

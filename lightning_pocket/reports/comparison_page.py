@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lightning_pocket.types import CASE_METRICS
 
 from .charts import Point, dot_chart, line_chart, scatter_chart
+from .classification_page import add_classification
 from .collect import RunResult, metric_of, read_runs
+from .comparison import Comparison, Criteria, compare_runs, on_same_cases
 from .comparison_tables import direction, origin_rows, result_rows
 from .page import Page
 from .pictures import picture_name
-from .verdict import caveats, sentences
+from .statistics_tables import COUNTS, explain, metric_name, note_of, statistics_table
+from .verdict import caveats, sentences, verdicts
 
 #: Series of ``metrics.csv`` that are drawn, and what their axis is called.
-_CURVES = {"train/loss": "training loss", "val/dice": "validation Dice"}
+_CURVES = {
+    "train/loss": "training loss",
+    "val/dice": "validation Dice",
+    "val/auc": "validation AUC",
+    "val/accuracy": "validation accuracy",
+}
 _FIRST = "Dice, mean of classes"
 
 
-def write_comparison(path: Path, runs: list[Path], title: str, notes: list[str], commands: list[str]) -> None:
-    """Write a page that compares runs: verdict, table, charts, pictures, and how it was made.
+def write_comparison(
+    path: Path,
+    runs: list[Path],
+    title: str,
+    notes: list[str],
+    commands: list[str],
+    criteria: Criteria | None = None,
+) -> None:
+    """Write a page that compares runs: verdict, table, statistics, charts, pictures, and how it was made.
 
     It reads ``manifest.json``, ``metrics.csv``, ``config.yaml``, ``test/cases.csv`` and ``test/pictures`` of each run;
     of these only the manifest must be there.
@@ -31,18 +47,27 @@ def write_comparison(path: Path, runs: list[Path], title: str, notes: list[str],
         title: Heading of the page.
         notes: Remarks below the verdict.
         commands: Commands that made the runs; where empty, those that the runs recorded.
+        criteria: How the scores are compared; by default a mean over the classes at a time. Runs that were not tested
+            on the same cases are compared by these only where they say so.
 
     Raises:
         PocketError: If a folder holds no run.
     """
-    results = read_runs(runs)
+    criteria = criteria or Criteria()
+    results, left_out = read_runs(runs), ""
+    comparable = len({frozenset(result.subjects) for result in results if result.subjects}) < 2
+    if comparable or criteria.common:
+        results, left_out = on_same_cases(results, criteria.common)
+    comparisons = compare_runs(results, criteria) if comparable or criteria.common else []
     page = Page(title)
-    for sentence in sentences(results):
+    for sentence in (*sentences(results), *verdicts(comparisons, criteria.bootstrap.confidence)):
         page.paragraph(sentence, "lead")
-    for note in (*notes, *caveats(results)):
+    for note in filter(None, (*notes, left_out, *caveats(results))):
         page.paragraph(note, "note")
     _add_table(page, results)
+    add_statistics(page, comparisons, criteria)
     _add_charts(page, results)
+    add_classification(page, results)
     _add_pictures(page, results)
     _add_origin(page, results, commands)
     page.write(path)
@@ -52,12 +77,34 @@ def _add_table(page: Page, results: Sequence[RunResult]) -> None:
     page.section("Results")
     cases = sorted({len(result.subjects) for result in results if result.subjects})
     counts = " or ".join(map(str, cases))
-    caption = f"Test scores are means ± standard deviations over {counts} cases; {direction(results)}"
+    means = "" if any(result.classified for result in results) else "are means ± standard deviations "
+    caption = f"Test scores {means}over {counts} cases; {direction(results)}"
     page.table(
         ["", *(result.name for result in results)],
         result_rows(results),
         caption if cases else "No run has been tested.",
     )
+
+
+def add_statistics(page: Page, comparisons: Sequence[Comparison], criteria: Criteria) -> None:
+    """Add the table of differences and how it was made; nothing where nothing was compared.
+
+    Args:
+        page: Where they are added.
+        comparisons: What was compared.
+        criteria: How.
+    """
+    if not comparisons:
+        return
+    page.section("Statistics")
+    without_notes = [replace(c, pair=replace(c.pair, note="", left_out=0)) for c in comparisons]
+    table = statistics_table(without_notes, criteria.bootstrap.confidence).unbroken()
+    header = ["wins" if head == COUNTS else head for head in table.header]  # short, or the table would not fit
+    wins = "Wins: cases in which the run is better / equal / worse."
+    page.table(header, table.rows, f"{table.title}. {explain(criteria)} {wins}")
+    for comparison in comparisons:
+        if note_of(comparison):
+            page.paragraph(f"{comparison.name}, {metric_name(comparison.metric)}: {note_of(comparison)}.", "note")
 
 
 def _add_charts(page: Page, results: Sequence[RunResult]) -> None:

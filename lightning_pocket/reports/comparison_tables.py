@@ -7,15 +7,18 @@ from typing import Any
 
 from lightning_pocket.types import CASE_METRICS
 
+from .classification_page import classification_rows
 from .collect import RunResult, metric_of
 from .page import NOT_KNOWN
 
-#: Metric of a case -> its name for readers, and its format.
-_METRICS = {
+#: Metric -> its name for readers, and its format.
+METRICS = {
     "dice": ("Dice", ".3f"),
     "hd95_mm": ("HD95 (mm)", ".2f"),
     "asd_mm": ("ASD (mm)", ".2f"),
     "surface_dice": ("surface Dice", ".3f"),
+    "auc": ("AUC", ".3f"),
+    "accuracy": ("accuracy", ".3f"),
 }
 _WORDS = ((True, "more"), (False, "less"))
 Cells = list[list[str]]
@@ -36,6 +39,7 @@ def result_rows(results: Sequence[RunResult]) -> Cells:
     single = sum(metric_of(column) == "dice" for column in shown) == 2  # the mean over one class is that class
     rows = [_row("parameters", results, lambda r: f"{r.parameters:,}")]
     rows += [_score_row(column, results) for column in shown if column in CASE_METRICS or not single]
+    rows += classification_rows(results)
     rows.append(_row("training step (ms)", results, lambda r: None if r.step_ms is None else f"{r.step_ms:.1f}"))
     rows.append(_row("training (min)", results, lambda r: None if r.train_s is None else f"{r.train_s / 60:.1f}"))
     for kind in dict.fromkeys(kind for result in results for kind in result.peak_mib):
@@ -49,9 +53,11 @@ def direction(results: Sequence[RunResult]) -> str:
     Args:
         results: The runs.
     """
+    if any(result.classified for result in results):
+        return "more is better, but less calibration error is."
     found = [metric for metric in CASE_METRICS if any(metric in result.scores for result in results)]
     names = {
-        better: [_METRICS.get(m, (m, ""))[0] for m in found if CASE_METRICS[m] is better] for better in (True, False)
+        better: [METRICS.get(m, (m, ""))[0] for m in found if CASE_METRICS[m] is better] for better in (True, False)
     }
     clauses = [f"{word} is better for {' and '.join(names[better])}" for better, word in _WORDS if names[better]]
     return f"{'; '.join(clauses)}." if clauses else ""
@@ -88,7 +94,7 @@ def _row(name: str, results: Sequence[RunResult], cell: Callable[[RunResult], st
 
 def _score_row(column: str, results: Sequence[RunResult]) -> list[str]:
     metric = metric_of(column) or column
-    name, form = _METRICS.get(metric, (metric, ".3g"))
+    name, form = METRICS.get(metric, (metric, ".3g"))
     group = column.removeprefix(metric).lstrip("_")
 
     def cell(result: RunResult) -> str | None:

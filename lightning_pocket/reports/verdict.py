@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from lightning_pocket.storage import read_json
+
+from .classified import Classified
 from .collect import RunResult
+from .comparison import Comparison
+from .statistics_tables import metric_name, show_interval, show_p
 
 #: Below this many cases a difference may well be chance.
 _FEW_CASES = 20
@@ -21,6 +27,38 @@ def sentences(results: Sequence[RunResult]) -> list[str]:
     return [_sentence(first), *(_sentence(result, first) for result in results[1:])]
 
 
+def verdicts(comparisons: Sequence[Comparison], confidence: float = 0.95) -> list[str]:
+    """Return one sentence for each run: whether it is no worse than its reference in the main metric.
+
+    Args:
+        comparisons: What was compared; of each run the first metric with a margin counts.
+        confidence: Share of the resampled means in the intervals.
+    """
+    main: dict[tuple[str, str], Comparison] = {}
+    for comparison in comparisons:
+        if comparison.non_inferior is not None:
+            main.setdefault((comparison.name, comparison.reference), comparison)
+    return [_verdict(comparison, confidence) for comparison in main.values()]
+
+
+def _verdict(comparison: Comparison, confidence: float) -> str:
+    name, reference, pair = comparison.name, comparison.reference, comparison.pair
+    metric, margin = metric_name(comparison.metric), comparison.margin or 0.0
+    interval = f"{confidence:.0%} interval of the difference {show_interval(comparison)}"
+    found = f"({interval}{_tested(comparison)})"
+    if comparison.non_inferior:
+        return f"{name} is no worse than {reference} within {margin:g} {metric} {found}."
+    certain = pair.high <= -margin if comparison.higher_is_better else pair.low >= margin
+    if certain:
+        return f"{name} is worse than {reference} by {margin:g} {metric} or more {found}."
+    return f"{name} is not shown to be no worse than {reference} within {margin:g} {metric} {found}."
+
+
+def _tested(comparison: Comparison) -> str:
+    """Return the p value as part of a sentence, empty where there is none."""
+    return "" if math.isnan(comparison.p_holm) else f"; p {show_p(comparison.p_holm)} after Holm"
+
+
 def caveats(results: Sequence[RunResult]) -> list[str]:
     """Return what a reader must know before believing the comparison; empty where nothing stands against it.
 
@@ -29,10 +67,14 @@ def caveats(results: Sequence[RunResult]) -> list[str]:
     """
     first, *others = results
     found = [f"{r.name}: training has not finished." for r in results if r.manifest.get("finished") is False]
-    found += [f"{r.name}: not tested yet; run `pocket test --run_dir {r.path}`." for r in results if not r.scores]
-    tested = [result for result in results if result.scores]
+    found += [f"{r.name}: not tested yet; run `pocket test --run_dir {r.path}`." for r in results if not r.subjects]
+    tested = [result for result in results if result.subjects]
     if len({frozenset(result.subjects) for result in tested}) > 1:
         found.append("The runs were not tested on the same cases: their means cannot be compared directly.")
+    kinds = {result.name: kind for result in tested if (kind := _checkpoint(result))}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        found.append(f"The runs were tested with different kinds of checkpoints: {listed}.")
     if len({r.manifest.get("data", {}).get("hash") for r in results}) > 1:
         found.append("The runs were trained on differently prepared data.")
     if any(not same_hardware(first, result) for result in others):
@@ -43,6 +85,13 @@ def caveats(results: Sequence[RunResult]) -> list[str]:
     return found
 
 
+def _checkpoint(result: RunResult) -> str:
+    """Return which checkpoints were tested, empty where that was not recorded; cross-validations record it."""
+    record = result.path / "crossval.json"
+    content = read_json(record) if record.is_file() else result.manifest
+    return str(content.get("checkpoint") or "")
+
+
 def same_hardware(first: RunResult, second: RunResult) -> bool:
     """Whether both runs were trained on the same kind of processor, as many cores and the same GPUs."""
     found = [result.manifest.get("hardware", {}) for result in (first, second)]
@@ -50,8 +99,7 @@ def same_hardware(first: RunResult, second: RunResult) -> bool:
 
 
 def _sentence(result: RunResult, first: RunResult | None = None) -> str:
-    dice = f"Dice {result.mean('dice'):.3f}" if "dice" in result.scores else "not tested"
-    size = f"{dice} with {result.parameters:,} parameters"
+    size = f"{_score(result)} with {result.parameters:,} parameters"
     if first is None:
         return f"{result.name}: {size}."
     clauses = [f"{size}, {_percent(result.parameters / first.parameters)} of {first.name}'s", _accuracy(result, first)]
@@ -60,7 +108,33 @@ def _sentence(result: RunResult, first: RunResult | None = None) -> str:
     return f"{result.name}: {'; '.join(clause for clause in clauses if clause)}."
 
 
+def _score(result: RunResult) -> str:
+    if result.classified:
+        auc = result.classified.scores["auc"]
+        return f"AUC {auc:.3f}" if math.isfinite(auc) else "AUC not defined"
+    return f"Dice {result.mean('dice'):.3f}" if "dice" in result.scores else "not tested"
+
+
+def _classified(cases: Classified, other: Classified, name: str) -> str:
+    """Return how the AUC differs from that of the run called ``name``, and how many images only one has right."""
+    if cases.subjects != other.subjects or cases.classes != other.classes:
+        return ""
+    difference = cases.scores["auc"] - other.scores["auc"]
+    if not math.isfinite(difference):
+        return ""
+    if abs(difference) < _SAME:
+        said = "the same AUC to three digits"
+    else:
+        said = f"AUC {abs(difference):.3f} {'lower' if difference < 0 else 'higher'}"
+    right, wrong = cases.predicted == cases.target, other.predicted != other.target
+    gained, lost = int((right & wrong).sum()), int((~right & ~wrong).sum())
+    images = f"{gained} test {_plural(gained, 'image')}"
+    return f"{said}; right in {images} that {name} gets wrong, and wrong in {lost} that it gets right"
+
+
 def _accuracy(result: RunResult, first: RunResult) -> str:
+    if result.classified and first.classified:
+        return _classified(result.classified, first.classified, first.name)
     mine, other = result.by_case("dice"), first.by_case("dice")
     if not mine or mine.keys() != other.keys():
         return ""

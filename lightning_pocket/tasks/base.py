@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -32,7 +32,12 @@ class BaseTask(LightningModule):
         lr_scheduler: Makes the schedule of the learning rate; null keeps it constant.
         lr_interval: Whether the schedule advances every epoch or every step.
         monitor: Metric that a schedule of the plateau kind watches.
+
+    Attributes:
+        size_key: What a user changes so that the images fit the network.
     """
+
+    size_key: ClassVar[str] = "data.init_args.patch_size"
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class BaseTask(LightningModule):
         super().__init__()
         self.network = network
         self.info = DatasetInfo(**dataset)
-        _check_patch(self.info.patch_size, network.divisor)
+        _check_patch(self.size_key, self.info.patch_size, network.divisor)
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
@@ -68,15 +73,15 @@ class BaseTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-def _check_patch(patch_size: Sequence[int], divisor: Sequence[int]) -> None:
+def _check_patch(key: str, patch_size: Sequence[int], divisor: Sequence[int]) -> None:
     if len(patch_size) != len(divisor):
         raise PocketError(
-            f"data.init_args.patch_size: {list(patch_size)} has {len(patch_size)} axes, but the network has "
+            f"{key}: {list(patch_size)} has {len(patch_size)} axes, but the network has "
             f"spatial_dims {len(divisor)}. Give one size per axis."
         )
     fitting = [-(-size // step) * step for size, step in zip(patch_size, divisor, strict=True)]
     if list(patch_size) != fitting:
         raise PocketError(
-            f"data.init_args.patch_size: {list(patch_size)} does not fit the network, which takes multiples of "
+            f"{key}: {list(patch_size)} does not fit the network, which takes multiples of "
             f"{list(divisor)}. The next that fits is {fitting}."
         )

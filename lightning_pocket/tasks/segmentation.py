@@ -12,10 +12,10 @@ from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.inference import SlidingWindow, keep_largest
+from lightning_pocket.inference import SlidingWindow, check_names, remove_islands
 from lightning_pocket.losses import L2Dice, deep_supervision_loss
 from lightning_pocket.metrics import CaseDice, column_name, score_case
-from lightning_pocket.networks.base import Network
+from lightning_pocket.networks.base import Classifier, Network
 from lightning_pocket.types import Batch, CaseBatch, Original
 
 from .base import BaseTask, OptimizerCallable, SchedulerCallable
@@ -35,11 +35,13 @@ class SegmentationTask(BaseTask):
         lr_interval: See :class:`BaseTask`.
         monitor: See :class:`BaseTask`.
         inference: How whole images are covered with windows.
-        largest_component: Keep only the largest connected component of each class when testing and predicting.
+        largest_component: Keep only the largest connected component of each class when testing and predicting, or of
+            the classes that are named; ``foreground`` is all of them together. `pocket postprocess` chooses.
         tolerance_mm: Distance in mm up to which surfaces agree, for the surface Dice of a test.
 
     Raises:
-        PocketError: If the data has voxels that do not count and the loss would count them.
+        PocketError: If the network classifies whole images, or the data has voxels that do not count and the loss would
+            count them.
     """
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)
@@ -52,14 +54,20 @@ class SegmentationTask(BaseTask):
         lr_interval: Literal["epoch", "step"] = "epoch",
         monitor: str = "val/dice",
         inference: SlidingWindow = SlidingWindow(),
-        largest_component: bool = False,
+        largest_component: bool | list[str] = False,
         tolerance_mm: float = 1.0,
     ) -> None:
+        if isinstance(network, Classifier):
+            raise PocketError(
+                f"model.init_args.network: {type(network).__name__} classifies whole images; expected a network that "
+                "labels voxels, such as UNet. To classify, take --config classify_images."
+            )
         super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor)
         self.save_hyperparameters()
         self.loss = L2Dice(ignore_index=self.info.ignore_index) if loss is None else loss
         _check_ignored(self.loss, self.info.ignore_index)
         self.inference = inference
+        check_names(largest_component, self.info.classes)
         self.largest_component = largest_component
         self.tolerance_mm = tolerance_mm
         self.val_dice = CaseDice(len(self.info.classes), self.info.ignore_index)
@@ -123,9 +131,8 @@ class SegmentationTask(BaseTask):
         Scores are those of the original images' own grid: the prediction is brought back to it.
         """
         predicted = self.logits(batch["image"]).argmax(1)
-        maps = list(predicted.to("cpu", torch.uint8).numpy())
-        if self.largest_component:
-            maps = [keep_largest(label) for label in maps]
+        found = predicted.to("cpu", torch.uint8).numpy()
+        maps = [remove_islands(label, self.largest_component, self.info.classes) for label in found]
         rows = [
             {"subject": subject, **self._score(label, original)}
             for subject, label, original in zip(batch["subject"], maps, batch["original"], strict=True)
@@ -141,6 +148,7 @@ class SegmentationTask(BaseTask):
             original.spacing,
             self.tolerance_mm,
             self.info.ignore_index,
+            regions=self.info.regions,
         )
 
     def _foreground(self) -> list[str]:

@@ -8,12 +8,34 @@ from lightning_pocket.data.folds import IMAGE_SUFFIXES
 from lightning_pocket.errors import PocketError
 
 from .base import Case, Layout
+from .brats2020 import BraTS2020
+from .covidx import Covidx
 from .decathlon import Decathlon
+from .image_folders import ImageFolders
+from .image_table import ImageTable
+from .lits import LiTS
+from .medmnist import MedMNIST
+from .nfbs import NFBS
 from .nnunet import NNUNet
 from .table import Table
 
-# Layouts are tried in this order: nnU-Net's version 1 also has the list `training` of the Decathlon.
-__all__ = ["NNUNet", "Decathlon", "Table", "Case", "Layout", "find_layout"]  # noqa: RUF022
+# Layouts are tried in this order: nnU-Net's version 1 also has the list `training` of the Decathlon, any CSV file is a
+# Table, and folders of images may be any other layout.
+__all__ = [  # noqa: RUF022
+    "NNUNet",
+    "Decathlon",
+    "ImageTable",
+    "Table",
+    "LiTS",
+    "NFBS",
+    "BraTS2020",
+    "Covidx",
+    "MedMNIST",
+    "ImageFolders",
+    "Case",
+    "Layout",
+    "find_layout",
+]
 
 
 def layouts() -> dict[str, type[Layout]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lightning_pocket.errors import PocketError
 
@@ -44,15 +45,21 @@ class Layout(ABC):
     Attributes:
         name: Name by which the layout is chosen.
         expects: What the layout looks like, in one phrase, for errors.
+        kind: Whether the cases are volumes whose voxels are labelled, or 2D images of known class.
         channels: Names of the image channels.
         labels: Name of the class of each raw label value, 0 is background; None where the data set declares none. A
             class called "ignore" marks voxels that do not count: see :func:`ignored_value`.
+        merge: The same with several values in one class, where that is the usual task; empty where it is not.
+        regions: Raw label values of named parts that are scored together, and may overlap.
     """
 
     name: ClassVar[str]
     expects: ClassVar[str]
+    kind: ClassVar[Literal["volumes", "images"]] = "volumes"
     channels: list[str]
     labels: dict[int, str] | None
+    merge: ClassVar[Mapping[int, str]] = {}
+    regions: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -69,6 +76,27 @@ class Layout(ABC):
         Raises:
             PocketError: If the list of cases itself cannot be read.
         """
+
+    @property
+    def classes(self) -> dict[int, str] | None:
+        """Name of the class of each raw label value unless the user says otherwise; None where nothing is declared."""
+        return dict(self.merge) or self.labels
+
+    def unlisted(self) -> list[Path]:
+        """Return the image files that belong to no case, where the layout can tell."""
+        return []
+
+
+def folders_of(root: Path, pattern: str) -> list[Path]:
+    """Return the folders whose whole name fits a regular expression, in ``root`` or else one level below, sorted."""
+
+    def fitting(parent: Path) -> list[Path]:
+        return [path for path in sorted(parent.iterdir()) if path.is_dir() and re.fullmatch(pattern, path.name)]
+
+    if not root.is_dir():
+        return []
+    below = (path for path in sorted(root.iterdir()) if path.is_dir())
+    return fitting(root) or [path for folder in below for path in fitting(folder)]
 
 
 def image_files(folder: Path, ending: str | tuple[str, ...]) -> list[Path]:
@@ -135,6 +163,48 @@ def ignored_value(labels: Mapping[int, str] | None) -> int | None:
 def counted_labels(labels: Mapping[int, str]) -> dict[int, str]:
     """Return the labels without the one that marks voxels that do not count."""
     return {value: name for value, name in labels.items() if name.lower() != IGNORE}
+
+
+def class_values(labels: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
+    """Return the raw label values of each class, classes in the order of their lowest values.
+
+    Args:
+        labels: Name of the class of each raw label value; values of the same name are one class.
+    """
+    values: dict[str, tuple[int, ...]] = {}
+    for value, name in sorted(labels.items()):
+        values[name] = (*values.get(name, ()), value)
+    return values
+
+
+def uncounted_values(labels: Mapping[int, str] | None) -> set[int]:
+    """Return the raw label values that are no foreground: those of the background and of "ignore"."""
+    labels = labels or {}
+    background = labels.get(0)
+    return {0} | {value for value, name in labels.items() if name == background or name.lower() == IGNORE}
+
+
+def region_classes(regions: Mapping[str, Sequence[int]], labels: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the class indices of each region that is made of whole classes.
+
+    Args:
+        regions: Raw label values of each region.
+        labels: Name of the class of each raw label value.
+
+    Returns:
+        Class indices by the name of the region, without regions that cut a class, that have the name of a class, or
+        that a single foreground class could only repeat.
+    """
+    classes = class_values(counted_labels(labels))
+    if len(classes) < 3:
+        return {}
+    found = {}
+    for name, values in regions.items():
+        indices = [index for index, own in enumerate(classes.values()) if set(own) <= set(values)]
+        covered = {value for index in indices for value in list(classes.values())[index]}
+        if covered == set(values) and name not in classes:
+            found[name] = indices
+    return found
 
 
 def check_ignored(labels: Mapping[int, str], where: str) -> None:

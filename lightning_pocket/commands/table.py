@@ -1,0 +1,192 @@
+"""Run a table of experiments, such as those of the PocketNet paper, and set ours beside the published numbers."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import read_json, write_json
+
+if TYPE_CHECKING:
+    from lightning_pocket.reports.collect import RunResult
+    from lightning_pocket.studies.table import ExperimentTable, Row
+
+_DESCRIPTION = """\
+FILE is a YAML file, or the name of a shipped one, such as pocketnet_table1. Every row whose data are named with --cache
+is trained and tested by `pocket crossval`, or by `pocket fit` and `pocket test` where it has no folds. The commands are
+printed first. What is done is not done again; the same command continues where it stopped.
+
+DIR then holds table.csv, table.md, table.tex and index.html, and DIR/runs/ROW the runs. Rows without data show the
+published numbers alone."""
+
+
+def table(arguments: list[str]) -> None:
+    """Run the rows of a table, and write what they came to.
+
+    Args:
+        arguments: Options of this command, and after ``--`` those of ``pocket fit`` for every run.
+
+    Raises:
+        PocketError: If the file or an option is wrong, or a row failed.
+    """
+    own, more = _split(arguments)
+    options = _parser().parse_args(own)
+    from lightning_pocket.studies.table import read_table
+
+    experiments = read_table(options.file)
+    caches = _caches(options.cache, experiments)
+    wanted = [experiments.row(name) for name in _names(options.rows)] or experiments.rows
+    folder = Path(options.output or Path("runs") / Path(options.file).stem)
+    if folder.is_file():
+        raise PocketError(f"--output {folder}: is a file. Name a folder.")
+    if options.folds is not None and options.folds < 2:
+        raise PocketError(f"--folds {options.folds}: expected 2 or more.")
+    commands = {
+        row.name: experiments.commands(
+            row, folder / "runs" / row.name, caches[row.task], options.folds, more, options.jobs
+        )
+        for row in wanted
+        if row.configs and row.task in caches
+    }
+    for command in (command for row in commands.values() for command in row):
+        print(shlex.join(["pocket", *command]))
+    for task in dict.fromkeys(row.task for row in wanted if row.configs and row.task not in caches):
+        left_out = [row.name for row in wanted if row.configs and row.task == task]
+        print(f"not run (no cache for {task}): {', '.join(left_out)}")
+    if not options.dry_run:
+        _finish(experiments, folder, commands, caches, options.margin)
+
+
+def _finish(
+    experiments: ExperimentTable,
+    folder: Path,
+    commands: Mapping[str, Sequence[Sequence[str]]],
+    caches: Mapping[str, str],
+    margin: float,
+) -> None:
+    """Run the commands and write the table; rows that fail do not stop the others."""
+    from lightning_pocket.reports.comparison import Criteria
+    from lightning_pocket.studies.table_report import TableReport
+
+    criteria = Criteria(margin=margin)
+    failed = {name: reason for name, lines in commands.items() if (reason := _run(lines, folder / "runs" / name))}
+    results: dict[str, RunResult] = {}
+    states: dict[str, str] = {}
+    for row in experiments.rows:
+        result = None if row.name in failed else _result(folder / "runs" / row.name)
+        if result is not None:
+            results[row.name] = result
+        states[row.name] = _state(row, failed, caches)
+    every = [command for lines in commands.values() for command in lines]
+    TableReport(experiments, results, states, every, criteria).write(folder)
+    print(f"\npage: {folder / 'index.html'}")
+    if failed:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise PocketError(f"{len(failed)} of {len(commands)} rows failed ({listed}). Their messages are above.")
+
+
+def _run(commands: Sequence[Sequence[str]], run: Path) -> str:
+    """Run the commands of a row and return why it failed, empty where it did not."""
+    from lightning_pocket.launch import program
+
+    for arguments in commands:
+        if arguments[0] == "test" and _tested(run) == arguments:
+            continue
+        print(f"\n$ {shlex.join(['pocket', *arguments])}", flush=True)
+        status = subprocess.run([*program(), *arguments], check=False).returncode
+        if status:
+            return f"`pocket {arguments[0]}` ended with status {status}"
+        if arguments[0] == "test":
+            write_json(_record(run), arguments)
+    return ""
+
+
+def _tested(run: Path) -> list[str] | None:
+    """Return the command that tested a run, None where it was not tested: `pocket fit` removes what it outdates."""
+    done = (run / "test" / "cases.csv").is_file() and _record(run).is_file()
+    return read_json(_record(run)) if done else None
+
+
+def _record(run: Path) -> Path:
+    return run.with_name(f"{run.name}.tested.json")
+
+
+def _result(run: Path) -> RunResult | None:
+    """Return what a row left, None where it is not there or not complete."""
+    from lightning_pocket.reports.collect import read_run
+
+    if not any((run / name).is_file() for name in ("manifest.json", "crossval.json")):
+        return None
+    result = read_run(run)
+    done = result.subjects and result.manifest.get("finished") is not False
+    return replace(result, name=run.name) if done else None
+
+
+def _state(row: Row, failed: Mapping[str, str], caches: Mapping[str, str]) -> str:
+    """Return what stands in the place of ours where a row has no result."""
+    if not row.configs:
+        return "published only"
+    if row.name in failed:
+        return "failed"
+    return "not run" if row.task in caches else f"not run (no cache for {row.task})"
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divide arguments at the first ``--``."""
+    given = list(arguments)
+    if "--" not in given:
+        return given, []
+    place = given.index("--")
+    return given[:place], given[place + 1 :]
+
+
+def _caches(given: Sequence[str], experiments: ExperimentTable) -> dict[str, str]:
+    """Return the prepared data of each task."""
+    tasks = list(dict.fromkeys(row.task for row in experiments.rows if row.configs))
+    caches = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator or name not in tasks:
+            raise PocketError(f"--cache {text}: expected TASK=FOLDER; the tasks of this table are {', '.join(tasks)}.")
+        if not (Path(path) / "dataset.json").is_file():
+            raise PocketError(f"--cache {text}: no prepared data here (no dataset.json). Run `pocket prepare` first.")
+        caches[name] = path
+    return caches
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pocket table",
+        usage="pocket table FILE --cache TASK=FOLDER ... [options] [-- options of pocket fit]",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="YAML file of the table, or the name of a shipped one.")
+    parser.add_argument(
+        "--cache",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TASK=FOLDER",
+        help="Prepared data of a task; rows of other tasks are not run.",
+    )
+    parser.add_argument("--output", metavar="DIR", help="Folder of the runs and the table (runs/NAME of the table).")
+    parser.add_argument("--rows", metavar="A,B", help="Run these rows only.")
+    parser.add_argument("--dry_run", action="store_true", help="Print the commands, and do nothing.")
+    parser.add_argument("--folds", type=int, metavar="K", help="Folds of the cross-validation, instead of the table's.")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="Folds at a time (1).")
+    parser.add_argument(
+        "--margin", type=float, default=0.01, metavar="M", help='Score that would not matter, for "no worse" (0.01).'
+    )
+    return parser

@@ -1,0 +1,75 @@
+"""Tells what differs between a finished cache of images and what would be prepared now."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_pocket.data.case_files import identify
+from lightning_pocket.data.folds import Assignment, read_folds
+from lightning_pocket.data.layouts.images import ImageCase
+from lightning_pocket.storage import sha256
+
+
+def changes(
+    cache: Path,
+    dataset: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    cases: Sequence[ImageCase],
+    folds: Mapping[str, Assignment],
+) -> list[str]:
+    """Compare a finished cache with what is asked for now, without reading images that kept their date.
+
+    Args:
+        cache: Folder of the cache.
+        dataset: Its ``dataset.json``.
+        settings: Settings of this run.
+        cases: Images of the raw data set.
+        folds: Fold and split of each image.
+
+    Returns:
+        A line per setting that differs, ``setting: old -> new``, and at most one for each other kind of difference.
+    """
+    before = dataset["settings"]
+    lines = [
+        f"{key}: {before.get(key)} -> {settings.get(key)}"
+        for key in sorted({*before, *settings})
+        if before.get(key) != settings.get(key)
+    ]
+    classes = _classes(cache / "targets.csv")
+    now = {case.subject: case.class_name for case in cases}
+    places = read_folds(cache / "folds.csv") if (cache / "folds.csv").is_file() else {}
+    names, old = list(now), dataset["subjects"]
+    known = set(old)
+    found = {
+        "images no longer in the data set": [name for name in old if name not in now],
+        "images not in the cache": [name for name in names if name not in known],
+        "images of another class": [name for name in names if name in classes and classes[name] != now[name]],
+        "images in another fold, split or group": [s for s in folds if s in places and places[s] != folds[s]],
+        "files with other content": _other_files(cases, dataset["sources"]) if names == old else [],
+    }
+    return lines + [f"{len(names):,} {what}, such as {names[0]}" for what, names in found.items() if names]
+
+
+def _other_files(cases: Sequence[ImageCase], sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the files whose content is not that of the same file when it was prepared, wherever it was then."""
+    files = list(dict.fromkeys(case.file for case in cases))
+    if len(files) != len(sources):
+        return [str(file) for file in files]
+    return [str(file) for file, source in zip(files, sources, strict=True) if not _is_same(file, source)]
+
+
+def _is_same(file: Path, source: Mapping[str, Any]) -> bool:
+    now = identify(file)
+    if now["size"] != source["size"]:
+        return False
+    return all(now[key] == source[key] for key in now) or sha256(file) == source["sha256"]
+
+
+def _classes(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["subject"]: row["class"] for row in csv.DictReader(file)}

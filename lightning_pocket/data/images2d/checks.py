@@ -1,0 +1,151 @@
+"""Finds in one pass what is wrong with a data set of 2D images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lightning_pocket.data.checks import NO_CASE, Fault, unlisted_faults
+from lightning_pocket.data.integrity import ImageError
+from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
+
+from .preprocess import ImagePreprocessing
+from .read import Picture, read_picture
+
+
+@dataclass(frozen=True)
+class ImageInspection:
+    """What was found in one image.
+
+    Args:
+        subject: The image.
+        faults: What is wrong with it.
+        shape: Rows and columns; None where it cannot be read.
+        digest: SHA-256 of its pixels, for finding copies; None where it cannot be read.
+    """
+
+    subject: str
+    faults: list[Fault]
+    shape: tuple[int, int] | None = None
+    digest: str | None = None
+
+
+def inspect_image(case: ImageCase) -> ImageInspection:
+    """Read one image and look for every kind of fault."""
+    return examine(case)[0]
+
+
+def examine(case: ImageCase, preprocessing: ImagePreprocessing | None = None) -> tuple[ImageInspection, Picture | None]:
+    """Read one image and look for every kind of fault.
+
+    Args:
+        case: The image.
+        preprocessing: How it shall be prepared, if at all.
+
+    Returns:
+        What was found, and the image where it can be read.
+    """
+    try:
+        picture = read_picture(case)
+    except ImageError as error:
+        return ImageInspection(case.subject, [Fault(case.subject, str(error.path), error.finding, error.remedy)]), None
+    pixels = picture.pixels
+    faults = []
+    if pixels.min() == pixels.max():
+        finding = f"the image is {pixels.flat[0]:g} everywhere"
+        faults.append(Fault(case.subject, str(case.file), finding, "check the export of this image", "warning"))
+    if preprocessing is not None and not preprocessing.accepts(picture):
+        finding = f"pixels of type {pixels.dtype} have no largest value"
+        faults.append(Fault(case.subject, str(case.file), finding, "use --normalization zscore or none"))
+    height, width = pixels.shape[:2]
+    digest = hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    return ImageInspection(case.subject, faults, (height, width), digest), picture
+
+
+def select(layout: ImageLayout, skip_missing: bool) -> tuple[list[ImageCase], list[Fault]]:
+    """Return the images whose files are there, and what is wrong with the list of all of them.
+
+    Args:
+        layout: The data set.
+        skip_missing: Whether to go on without the images whose files are missing: then they are only a warning.
+    """
+    cases = layout.image_cases()
+    exists = {file: file.is_file() for file in dict.fromkeys(case.file for case in cases)}
+    present = [case for case in cases if exists[case.file]]
+    faults = _name_faults(cases) + _group_faults(cases)
+    missing = [case.file for case in cases if not exists[case.file]]
+    if missing:
+        finding = _listed(f"{len(missing):,} of {len(cases):,} image files are missing", missing)
+        if skip_missing and present:
+            faults.append(Fault(NO_CASE, str(missing[0]), finding, "none: they are left out", "warning"))
+        else:
+            advice = ", or go on without them with --skip_missing" if present else ""
+            faults.append(Fault(NO_CASE, str(missing[0]), finding, f"restore them{advice}"))
+    absent = set(layout.class_names) - {case.class_name for case in present} if present else set()
+    for name in sorted(absent):
+        finding = f"the class '{name}' has no image"
+        faults.append(Fault(NO_CASE, str(layout.root), finding, "check the names of the classes", "warning"))
+    return present, unlisted_faults(layout.unlisted(), faults)
+
+
+def copy_faults(cases: Sequence[ImageCase], inspections: Sequence[ImageInspection]) -> list[Fault]:
+    """Return warnings of images with the same pixels that are in several splits or of several classes.
+
+    Args:
+        cases: The images.
+        inspections: What was found in each.
+    """
+    copies: dict[str, list[ImageCase]] = {}
+    for case, found in zip(cases, inspections, strict=True):
+        if found.digest is not None:
+            copies.setdefault(found.digest, []).append(case)
+    repeated = [same for same in copies.values() if len(same) > 1]
+    faults = []
+    for what, remedy, parted in (
+        ("are in several splits", "keep one copy of each", [s for s in repeated if len({c.split for c in s}) > 1]),
+        ("are of several classes", "check the labels", [s for s in repeated if len({c.class_name for c in s}) > 1]),
+    ):
+        if parted:
+            shown = " and ".join(case.subject for case in parted[0][:3])
+            noun = "image" if len(parted) == 1 else "images"
+            finding = f"copies of {len(parted):,} {noun} {what}, such as {shown}"
+            faults.append(Fault(NO_CASE, str(parted[0][0].file), finding, remedy, "warning"))
+    return faults
+
+
+def _name_faults(cases: Sequence[ImageCase]) -> list[Fault]:
+    counts = Counter(case.subject for case in cases)
+    first = {case.subject: case for case in reversed(cases)}
+    faults = []
+    for subject, count in counts.items():
+        if count > 1:
+            splits = ", ".join(sorted({str(case.split) for case in cases if case.subject == subject and case.split}))
+            finding = f"listed {count} times" + (f" (in {splits})" if splits else "")
+            faults.append(Fault(subject, str(first[subject].file), finding, "list each image once, by its own name"))
+    return faults
+
+
+def _group_faults(cases: Sequence[ImageCase]) -> list[Fault]:
+    """Return the groups (patients) that are in several splits: their test images would not be new."""
+    splits: dict[str, dict[str, ImageCase]] = {}
+    for case in cases:
+        if case.group and case.split:
+            splits.setdefault(case.group, {}).setdefault(case.split, case)
+    faults = []
+    for group, parts in splits.items():
+        if len(parts) > 1:
+            case = next(iter(parts.values()))
+            finding = f"'{group}' has images in {' and '.join(parts)}"
+            remedy = "move all images of a patient or group to one split"
+            faults.append(Fault(case.subject, str(case.file), finding, remedy))
+    return faults
+
+
+def _listed(finding: str, files: Sequence[Path], most: int = 3) -> str:
+    more = f" and {len(files) - most:,} more" if len(files) > most else ""
+    return f"{finding}: {', '.join(file.name for file in files[:most])}{more}"

@@ -1,0 +1,116 @@
+"""Read one 2D image of a raw data set.
+
+Transparent images are laid on black, as the background of an X-ray is; the orientation that EXIF states is applied;
+palettes, CMYK and the like become RGB. Pillow keeps 16 bits of grey images, but only 8 bits of each colour.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_pocket.data.integrity import FINITE_VALUES, INTACT_COPY, ImageError
+from lightning_pocket.data.layouts.images import ImageCase
+
+if TYPE_CHECKING:  # Pillow is imported when the first image is read
+    from PIL.Image import Image
+
+_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A 2D image as it is stored.
+
+    Args:
+        pixels: ``(H, W)`` for grey or ``(H, W, 3)`` for RGB.
+        highest: Largest value that the file's type can hold: 255 or 65535; None for floats and 32-bit integers.
+    """
+
+    pixels: np.ndarray
+    highest: int | None
+
+
+def read_picture(case: ImageCase) -> Picture:
+    """Read the image of a case.
+
+    Args:
+        case: Names the file, and the row in it where the file holds many images.
+
+    Raises:
+        ImageError: If the image cannot be read, or has pixels that are NaN or infinite.
+    """
+    picture = _read_member(case.file, *case.member) if case.member else read_file(case.file)
+    bad = picture.pixels.size - int(np.isfinite(picture.pixels).sum())
+    if bad:
+        raise ImageError(case.file, f"NaN or infinite pixels: {bad:,}", FINITE_VALUES)
+    return picture
+
+
+def read_file(path: Path) -> Picture:
+    """Read an image file.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP or WebP.
+
+    Raises:
+        ImageError: If it is damaged, no image, more than one image, or has more pixels than Pillow takes as safe
+            (``PIL.Image.MAX_IMAGE_PIXELS``, 89 million): a small file can be made to fill the memory.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                frames = getattr(file, "n_frames", 1)
+                if frames > 1 and file.format != "MPO":  # a photograph with its preview behind it
+                    raise ImageError(path, f"has {frames} frames", "store each as an image of its own")
+                return _decode(file)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = f"more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels"
+        raise ImageError(path, limit, "store it smaller; it could exhaust the memory") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(path, "not an image that Pillow can read", INTACT_COPY) from error
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:  # what the readers of Pillow raise
+        raise ImageError(path, f"truncated or damaged ({str(error).rstrip('.')})", INTACT_COPY) from error
+
+
+def _decode(file: Image) -> Picture:
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I;16"):
+        return Picture(np.asarray(image).astype(np.uint16), 65535)
+    if image.mode in {"I", "F"}:
+        return Picture(np.array(image), None)
+    if image.mode in _ALPHA or "transparency" in image.info:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+    elif image.mode != "L":
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return Picture(np.array(image), 255)
+
+
+def _read_member(path: Path, name: str, row: int) -> Picture:
+    try:
+        pixels = _load(path, name)[row]
+    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+        raise ImageError(path, f"truncated or damaged ({error})", INTACT_COPY) from error
+    return Picture(pixels, int(np.iinfo(pixels.dtype).max))
+
+
+@lru_cache(maxsize=1)  # cases come in the order of their arrays, and one array may be large
+def _load(path: Path, name: str) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as content:
+        array: np.ndarray = content[name]
+        return array

@@ -1,0 +1,100 @@
+"""What the layouts of 2D images share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from typing_extensions import override
+
+from lightning_pocket.errors import PocketError
+
+from .base import Case, Layout
+
+IMAGE_2D_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageCase(Case):
+    """One 2D image of known class.
+
+    Args:
+        class_name: Name of its class.
+        member: Name of an array in the file and row of the image in it, where one ``.npz`` file holds many images.
+    """
+
+    class_name: str = ""
+    member: tuple[str, int] | None = None
+
+    @property
+    def file(self) -> Path:
+        """The file that holds the image."""
+        return self.images[0]
+
+
+class ImageLayout(Layout):
+    """A data set of 2D images, each of one class.
+
+    Attributes:
+        class_names: Names of the classes; the index is the target.
+        size: Rows and columns that every image has; None where they differ.
+    """
+
+    kind: ClassVar[Literal["volumes", "images"]] = "images"
+    class_names: list[str]
+    size: tuple[int, int] | None = None
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.channels = ["image"]
+        self.labels = None
+
+    @abstractmethod
+    def image_cases(self) -> list[ImageCase]:
+        """Return every image that the data set names; its file may be missing."""
+
+    @override
+    def cases(self) -> list[Case]:
+        return list(self.image_cases())
+
+    def choose_classes(self, names: Sequence[str]) -> None:
+        """Set the order of the classes, and thereby their indices.
+
+        Args:
+            names: Every class of the data set, and perhaps more.
+
+        Raises:
+            PocketError: If one is missing.
+        """
+        missing = [name for name in self.class_names if name not in names]
+        if missing:
+            raise PocketError(
+                f"classes: '{','.join(names)}' lacks {', '.join(map(repr, missing))}, which {self.root} has; name all "
+                f"of {','.join(self.class_names)} in the order you want."
+            )
+        self.class_names = list(names)
+
+
+def parse_class_names(classes: str) -> list[str]:
+    """Read the names of the classes of 2D images from one line.
+
+    Args:
+        classes: Two or more names separated by commas.
+
+    Raises:
+        PocketError: If a name is missing or repeated, or has a value.
+    """
+    names = [name.strip() for name in classes.split(",")]
+    if len(names) < 2 or len(set(names)) < len(names) or not all(names) or "=" in classes:
+        raise PocketError(
+            f"classes: '{classes}'; for 2D images expected two or more different names such as negative,positive."
+        )
+    return names
+
+
+def is_image_file(path: Path) -> bool:
+    """Tell whether a file is a 2D image by its name; hidden files are not."""
+    return path.name.lower().endswith(IMAGE_2D_SUFFIXES) and not path.name.startswith(".")

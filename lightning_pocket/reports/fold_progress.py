@@ -1,0 +1,76 @@
+"""How far the folds of a cross-validation are: bars on a terminal, lines of what begins and ends everywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_STATES = {"fit": "training", "test": "testing"}
+
+
+class FoldProgress:
+    """Shows what happens to each fold; to be used in a ``with`` statement.
+
+    Args:
+        folds: Numbers of the folds.
+        epochs: Epochs of each training; None where they are not known beforehand.
+    """
+
+    def __init__(self, folds: Sequence[int], epochs: int | None) -> None:
+        self._folds = folds
+        self._epochs = epochs
+        self._bars: Progress | None = None
+        self._tasks: dict[int, TaskID] = {}
+
+    def __enter__(self) -> FoldProgress:
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("fold {task.fields[fold]} {task.description}"),
+                BarColumn(),
+                TextColumn("epoch {task.completed:.0f} of {task.total}"),
+                TimeRemainingColumn(),
+            )
+            self._bars = Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
+            self._bars.start()
+            for fold in self._folds:
+                self._tasks[fold] = self._bars.add_task("waiting", total=self._epochs, start=False, fold=fold)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    @property
+    def live(self) -> bool:
+        """Whether there are bars, which want to know the epoch again and again."""
+        return self._bars is not None
+
+    def say(self, fold: int, text: str) -> None:
+        """Print a line about a fold, in one piece so that a command in it can be copied."""
+        line = f"fold {fold}: {text}"
+        if self._bars is not None and sys.stdout.isatty():
+            self._bars.console.print(Text(line), soft_wrap=True)  # above the bars
+        else:
+            print(line, flush=True)  # noqa: T201 (this module shows progress)
+
+    def show(self, fold: int, state: str, epoch: int | None) -> None:
+        """Show on a terminal what a fold does.
+
+        Args:
+            fold: Number of the fold.
+            state: ``fit``, ``test``, or words.
+            epoch: Epochs that are done; None leaves them as they are.
+        """
+        if self._bars is None:
+            return
+        task = self._tasks[fold]
+        if epoch:
+            self._bars.start_task(task)
+        self._bars.update(task, description=_STATES.get(state, state), completed=epoch)

@@ -1,0 +1,251 @@
+"""A table of experiments, as its YAML file says: rows, what each one runs, and numbers that were published."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+
+from lightning_pocket.errors import PocketError
+from lightning_pocket.launch import Option, Run, configs_folder, find_config
+
+Published = dict[str, float | str]
+Checkpoint = Literal["last", "best"]
+_T = TypeVar("_T")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_NUMBER = r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?"
+_SCORE = re.compile(rf"(?P<mean>{_NUMBER})(\s*±\s*{_NUMBER})?", re.IGNORECASE)
+PARAMETERS = "params_M"
+#: Metrics that a table can show.
+METRICS = ("dice", "hd95_mm", "asd_mm", "surface_dice", "auc", "accuracy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment.
+
+    Args:
+        name: Name of its folder, and what the command line calls it.
+        label: What readers call it; by default its name.
+        task: Name of its data: ``--cache TASK=FOLDER`` tells where they are.
+        configs: Configs of ``pocket fit``; none for a row that only shows published numbers.
+        options: Options of ``pocket fit`` on top, by their dotted name.
+        folds: Folds of the cross-validation; 1 for one run that is tested on the cases it holds out. None for what
+            the table says.
+        seed: Seed of the runs; None for what the table says.
+        compare_to: Name of the row that it is compared with.
+        published: Numbers to stand beside ours: ``params_M``, and for a metric such as ``dice`` its mean, with
+            ``± standard deviation`` as text, ``dice_median`` and ``dice_p``.
+    """
+
+    name: str
+    task: str = ""
+    label: str = ""
+    configs: list[str] = field(default_factory=list)
+    options: dict[str, Option] = field(default_factory=dict)
+    folds: int | None = None
+    seed: int | None = None
+    compare_to: str = ""
+    published: Published = field(default_factory=dict)
+
+    def mean(self, metric: str) -> float | None:
+        """Return the published mean of a metric, None where there is none."""
+        value = self.published.get(metric)
+        found = _SCORE.fullmatch(str(value).strip()) if value is not None else None
+        return float(found["mean"]) if found else None
+
+    def score(self, metric: str) -> str:
+        """Return the published score as readers see it: mean ± standard deviation (median)."""
+        middle = self.published.get(f"{_short(metric)}_median")
+        said = str(self.published.get(metric, ""))
+        return said if middle is None else f"{said} ({middle})"
+
+    def p(self, metric: str) -> str:
+        """Return the published p value, empty where there is none."""
+        return str(self.published.get(f"{_short(metric)}_p", ""))
+
+
+@dataclass(frozen=True)
+class ExperimentTable:
+    """A table of experiments.
+
+    Args:
+        title: Its heading.
+        rows: Its rows.
+        source: Where the published numbers are from.
+        notes: What a reader must know to compare ours with them.
+        metrics: Metrics that it shows.
+        folds: Folds of the cross-validation of its rows.
+        seed: Seed of the runs.
+        checkpoint: Weights of each run that are tested.
+    """
+
+    title: str
+    rows: list[Row]
+    source: str = ""
+    notes: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=lambda: ["dice", "hd95_mm", "asd_mm"])
+    folds: int = 5
+    seed: int = 0
+    checkpoint: Checkpoint = "last"
+
+    def row(self, name: str) -> Row:
+        """Return the row of a name.
+
+        Raises:
+            PocketError: If there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        names = [row.name for row in self.rows]
+        raise PocketError(f"there is no row {name!r}.{_suggest(name, names)}")
+
+    def commands(
+        self, row: Row, folder: Path, cache: str, folds: int | None = None, more: Sequence[str] = (), jobs: int = 1
+    ) -> list[list[str]]:
+        """Return the arguments of ``pocket`` that train and test a row.
+
+        Args:
+            row: The row.
+            folder: Folder of its run or cross-validation.
+            cache: Folder that ``pocket prepare`` wrote.
+            folds: Folds of rows that are cross-validated, instead of those of the table.
+            more: Options of ``pocket fit`` on top.
+            jobs: Folds at a time.
+        """
+        seed = self.seed if row.seed is None else row.seed
+        options = row.options | {"data.init_args.cache": cache, "seed_everything": seed}
+        fit = [*Run(tuple(row.configs), options).argv()[1:], *more]
+        count = self.folds if row.folds is None else row.folds
+        if count == 1:
+            return [
+                ["fit", f"--run_dir={folder}", *fit],
+                ["test", f"--run_dir={folder}", f"--ckpt_path={self.checkpoint}"],
+            ]
+        at_once = [] if jobs == 1 else [f"--jobs={jobs}"]
+        of_crossval = [f"--folds={folds or count}", f"--checkpoint={self.checkpoint}", *at_once]
+        return [["crossval", f"--run_dir={folder}", *of_crossval, *fit]]
+
+
+def read_table(name: str) -> ExperimentTable:
+    """Read a table.
+
+    Args:
+        name: YAML file, or the name of one in ``configs/tables``.
+
+    Raises:
+        PocketError: If there is no such table, or it is not as expected.
+    """
+    path = _find(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PocketError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    given = _fields(content, ExperimentTable, str(path))
+    entries = given["rows"] or []
+    rows = [Row(**_fields(entry, Row, f"{path}: rows[{index}]")) for index, entry in enumerate(entries)]
+    table = ExperimentTable(**given | {"rows": rows})
+    _check(table, path)
+    return table
+
+
+def _find(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    try:
+        return find_config(name, ("tables",))
+    except PocketError:
+        known = sorted(file.stem for file in (configs_folder() / "tables").glob("*.yaml"))
+        raise PocketError(f"{name}: no such file, and no shipped table has this name.{_suggest(name, known)}") from None
+
+
+def _fields(content: Any, kind: type[_T], where: str) -> dict[str, Any]:
+    """Return the entries of a mapping after checking their names and types."""
+    if not isinstance(content, Mapping):
+        raise PocketError(f"{where}: found {type(content).__name__}, expected keys such as {fields(kind)[0].name}.")  # type: ignore[arg-type]
+    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    for key, value in content.items():
+        if key not in known:
+            raise PocketError(f"{where}: there is no key {key!r}.{_suggest(str(key), list(known))}")
+        expected = _TYPES[str(known[key].type)]
+        if not isinstance(value, expected) or isinstance(value, bool):
+            names = " or ".join(part.__name__ for part in expected)
+            raise PocketError(f"{where}: {key} is {value!r}, expected {names}.")
+    missing = [
+        entry.name
+        for entry in known.values()
+        if entry.default is MISSING and entry.default_factory is MISSING and entry.name not in content
+    ]
+    if missing:
+        raise PocketError(f"{where}: has no {missing[0]}.")
+    return dict(content)
+
+
+#: Annotation of a field -> types that YAML may give it.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "list[str]": (list,),
+    "list[Row]": (list,),
+    "dict[str, Option]": (dict,),
+    "Published": (dict,),
+    "Checkpoint": (str,),
+}
+
+
+def _check(table: ExperimentTable, path: Path) -> None:
+    """Refuse what would fail after hours, or be shown wrongly."""
+    if not table.rows:
+        raise PocketError(f"{path}: rows is empty; give at least one.")
+    if table.checkpoint not in get_args(Checkpoint):
+        raise PocketError(f"{path}: checkpoint is {table.checkpoint!r}, expected last or best.")
+    _check_names(str(path), "metrics", table.metrics, METRICS)
+    _check_folds(str(path), table.folds)
+    names = [row.name for row in table.rows]
+    for row in table.rows:
+        where = f"{path}: row {row.name}"
+        if not _NAME.fullmatch(row.name) or names.count(row.name) > 1:
+            raise PocketError(f"{where}: expected a name of its own, of letters, digits, dots, - and _.")
+        if row.compare_to == row.name or (row.compare_to and row.compare_to not in names):
+            raise PocketError(f"{where}: compare_to is {row.compare_to!r}, expected another row.")
+        _check_row(row, where)
+
+
+def _check_row(row: Row, where: str) -> None:
+    if row.configs and not row.task:
+        raise PocketError(f"{where}: has no task; name its data, as in --cache TASK=FOLDER.")
+    _check_folds(where, row.folds)
+    for config in row.configs:
+        find_config(config)
+    allowed = [PARAMETERS, *(key for m in METRICS for key in (m, f"{_short(m)}_median", f"{_short(m)}_p"))]
+    _check_names(where, "published", row.published, allowed)
+    for key, value in row.published.items():
+        if not _SCORE.fullmatch(str(value).strip()):
+            raise PocketError(f"{where}: published {key} is {value!r}, expected a number, or mean ± deviation.")
+
+
+def _check_folds(where: str, folds: int | None) -> None:
+    if folds is not None and folds < 1:
+        raise PocketError(f"{where}: folds is {folds}, expected 1 for one run, or more.")
+
+
+def _check_names(where: str, key: str, names: Sequence[str] | Mapping[str, Any], allowed: Sequence[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise PocketError(f"{where}: {key} has no {name!r}.{_suggest(str(name), allowed)}")
+
+
+def _short(metric: str) -> str:
+    return metric.removesuffix("_mm")
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}."

@@ -1,0 +1,152 @@
+"""Tell the class of an image."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lightning_pocket.errors import PocketError
+from lightning_pocket.losses import ClassCrossEntropy
+from lightning_pocket.metrics import GatheredLogits, column_name, score_classes
+from lightning_pocket.networks.base import Classifier
+from lightning_pocket.types import ImageBatch
+
+from .base import BaseTask, OptimizerCallable, SchedulerCallable
+
+log = logging.getLogger(__name__)
+
+#: Scores of a validation, beside the loss.
+_VALIDATED = ("auc", "accuracy")
+
+
+class ClassificationTask(BaseTask):
+    """Classification of whole images; of two classes the second is the positive one.
+
+    Scores are those of ``metrics.score_classes``, and the validation loss is that of all images at once: none of them
+    depends on how the images are divided into batches and processes.
+
+    Args:
+        network: Maps images ``(B, C, *S)`` to logits ``(B, K)``.
+        dataset: See :class:`BaseTask`.
+        loss: Maps logits ``(B, K)`` and classes ``(B,)`` to a scalar; null is :class:`ClassCrossEntropy`.
+        optimizer: See :class:`BaseTask`.
+        lr_scheduler: See :class:`BaseTask`.
+        lr_interval: See :class:`BaseTask`.
+        monitor: See :class:`BaseTask`.
+
+    Raises:
+        PocketError: If the network labels voxels, or there are not two classes whose names tell them apart.
+    """
+
+    size_key: ClassVar[str] = "the size of the prepared images (`pocket prepare --size`)"
+
+    def __init__(
+        self,
+        network: Classifier,
+        dataset: dict[str, Any],
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: SchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        monitor: str = "val/auc",
+    ) -> None:
+        super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor)
+        self.save_hyperparameters()
+        self.columns = [column_name(name) for name in self.info.classes]
+        if len(set(self.columns)) < max(2, len(self.columns)):
+            raise PocketError(
+                f"the classes of the data are {', '.join(self.info.classes) or 'none'}; expected at least two, whose "
+                "names differ by more than spaces and slashes."
+            )
+        self.loss = ClassCrossEntropy() if loss is None else loss
+        self.val_logits = GatheredLogits(len(self.columns))
+        self.test_logits = GatheredLogits(len(self.columns))
+        self._warned = False
+
+    @property
+    @override
+    def metric_names(self) -> list[str]:
+        return ["train/loss", "val/loss", *(f"val/{name}" for name in _VALIDATED)]
+
+    @override
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        loss: Tensor = self.loss(self.network(batch["image"]), batch["target"])
+        self.log(
+            "train/loss",
+            loss,
+            prog_bar=True,
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(batch["image"]),
+            sync_dist=True,
+        )
+        return loss
+
+    @override
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
+        """Return ``logits`` ``(B, K)``."""
+        logits = self.network(batch["image"])
+        self.val_logits.update(logits, batch["target"], batch["subject"])
+        return {"logits": logits}
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        logits, target = self._gathered(self.val_logits)
+        scores = self._score(logits, target, "validation")
+        self.log("val/loss", self.loss(logits, target))
+        for name in _VALIDATED:
+            self.log(f"val/{name}", scores[name], prog_bar=True)
+
+    @override
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
+        """Return ``rows``: subject, true and predicted class, and the probability of each class, of each image."""
+        logits = self.network(batch["image"])
+        self.test_logits.update(logits, batch["target"], batch["subject"])
+        probabilities = _softmax(logits)
+        cases = zip(batch["subject"], batch["target"].tolist(), probabilities.tolist(), strict=True)
+        rows = [
+            {
+                "subject": subject,
+                "target": self.columns[target],
+                "predicted": self.columns[probability.index(max(probability))],
+                **{f"prob_{name}": value for name, value in zip(self.columns, probability, strict=True)},
+            }
+            for subject, target, probability in cases
+            if subject
+        ]
+        return {"rows": rows}
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        scores = self._score(*self._gathered(self.test_logits), "test")
+        self.log_dict({f"test/{name}": score for name, score in scores.items()})
+
+    def _gathered(self, metric: GatheredLogits) -> tuple[Tensor, Tensor]:
+        """Return logits ``(N, K)`` and classes ``(N,)`` of all images, and forget them."""
+        cases = metric.compute()
+        metric.reset()
+        return cases["logits"], cases["target"].reshape(-1)  # torchmetrics squeezes the class of a single image
+
+    def _score(self, logits: Tensor, target: Tensor, split: str) -> dict[str, float]:
+        classes = target.cpu().numpy()
+        scores = score_classes(_softmax(logits).numpy(), classes, self.info.classes)
+        absent = [name for index, name in enumerate(self.info.classes) if not (classes == index).any()]
+        if absent and not self._warned and self.global_rank == 0:
+            log.warning(
+                "none of the %d %s images is of class %s: %s. Divide the images otherwise, or watch val/loss.",
+                len(classes),
+                split,
+                ", ".join(absent),
+                "the AUC is not defined" if scores["auc"] != scores["auc"] else "means leave out what is not defined",
+            )
+            self._warned = True
+        return scores
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Return probabilities on the CPU, in double precision: sure predictions would be ties in single precision."""
+    return logits.detach().cpu().double().softmax(dim=1)

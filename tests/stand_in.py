@@ -1,0 +1,73 @@
+"""Stands in for ``pocket`` where a test needs many quick trainings: takes the same arguments, leaves the same files.
+
+``STAND_IN`` names a folder: ``settings.yaml`` is what ``--print_config`` prints, ``log`` gets a line for each command,
+``seconds_K`` holds how long a training of fold K takes, ``fails_K`` lets it fail, and ``tested.csv`` which cases
+a fold tests.
+"""
+
+import csv
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from lightning_pocket.cli import main as pocket
+from lightning_pocket.launch import end_with_parent
+
+HOME = Path(os.environ["STAND_IN"])
+
+
+def note(text):
+    with (HOME / "log").open("a") as file:
+        file.write(f"{text} {os.getpid()}\n")
+
+
+def value(name):
+    return next((a.partition("=")[2] for a in sys.argv if a.startswith(f"--{name}=")), None)
+
+
+def fit(settings, run, fold):
+    note(f"fit {fold}")
+    seconds = HOME / f"seconds_{fold}"
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    settings["data"]["init_args"]["split"]["fold"] = int(fold)
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    (run / "manifest.json").write_text(json.dumps({"finished": False, "epochs": 0}))
+    time.sleep(float(seconds.read_text()) if seconds.is_file() else 0)
+    if (HOME / f"fails_{fold}").exists():
+        sys.stderr.write("pocket: error: the loss is not a number\n")
+        raise SystemExit(1)
+    (run / "checkpoints" / "last.ckpt").write_text("weights")
+    manifest = {"finished": True, "epochs": 1, "parameters": 7, "train_seconds": 1.5, "finished_at": str(time.time())}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    note(f"trained {fold}")
+
+
+def test(run):
+    fold = run.name.removeprefix("fold_")
+    note(f"test {fold}")
+    with (HOME / "tested.csv").open(newline="") as file:
+        cases = [row["subject"] for row in csv.DictReader(file) if row["fold"] == fold]
+    (run / "test").mkdir(exist_ok=True)
+    rows = "".join(f"{subject},0.{subject[-1]},{subject[-1]}\n" for subject in cases)
+    (run / "test" / "cases.csv").write_text(f"subject,dice,hd95_mm\n{rows}")
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    command = sys.argv[1]
+    if command not in {"fit", "test"}:
+        import lightning_pocket.launch
+
+        lightning_pocket.launch.program = lambda: [sys.executable, __file__]
+        pocket(sys.argv[1:])
+    elif "--print_config" in sys.argv:
+        sys.stdout.write((HOME / "settings.yaml").read_text())
+    elif command == "fit":
+        settings = yaml.safe_load((HOME / "settings.yaml").read_text())
+        fit(settings, Path(value("run_dir")), value("data.init_args.split.fold"))
+    else:
+        test(Path(value("run_dir")))

@@ -1,0 +1,426 @@
+"""Studies: parameter formulas, features before the head, saturation."""
+
+import csv
+import itertools
+import json
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from lightning_pocket.cli import main
+from lightning_pocket.data.cache import Cache
+from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import LayerFactory, PReLU, ResidualBlock, SeparableConv, StandardConv, WidthSchedule
+from lightning_pocket.networks import Network, UNet
+from lightning_pocket.profiling.formulas import SimplifiedNetwork
+from lightning_pocket.reports.activation_page import ChannelMeans
+from lightning_pocket.reports.charts import line_chart
+from lightning_pocket.reports.saturation_page import read_point, write_saturation
+from lightning_pocket.reports.svg_file import write_svg
+from lightning_pocket.storage import write_json
+from lightning_pocket.studies.activations import HeadInputs, channel_means
+from lightning_pocket.studies.jobs import Job, run_jobs
+from lightning_pocket.studies.saturation import Saturation, epoch_length
+from lightning_pocket.tasks import SegmentationTask, load_task
+
+DOCS = Path(__file__).parents[1] / "docs" / "pocketnet-studies.md"
+#: Depth -> ratio of the simplified networks, and parameters of the U-Nets with 32 channels, full and pocket.
+GOLDEN = {
+    3: (21.25, 5_602_562, 469_314),
+    4: (68.2, 22_581_250, 616_162),
+    5: (227.5, 90_486_274, 763_010),
+    6: (780.14, 362_086_914, 909_858),
+}
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_formulas_give_the_numbers_of_the_paper() -> None:
+    network = SimplifiedNetwork(depth=5)
+    assert (network.full, network.pocket) == (75_479_040, 331_776)
+    assert network.ratio == 227.5
+    assert network.printed_ratio == 204.8
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_formulas_count_real_convolutions(depth: int, spatial_dims: int) -> None:
+    conv = {2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims]
+
+    def count(doubling: bool) -> int:
+        widths = [3 * 2 ** (level if doubling else 0) for level in range(depth + 1)]
+        layers = [conv(width, width, 5, bias=False, device="meta") for width in widths for _ in range(3)]
+        return sum(layer.weight.numel() for layer in layers)
+
+    network = SimplifiedNetwork(depth, base=3, convolutions=3, kernel_size=5, spatial_dims=spatial_dims)
+    assert (network.full, network.pocket) == (count(True), count(False))
+
+
+def test_formulas_are_printed_beside_real_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["formulas"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len(rows) == len(GOLDEN)
+    for row, (depth, (ratio, full, pocket)) in zip(rows, GOLDEN.items(), strict=True):
+        assert row[0] == str(depth)
+        assert float(row[3]) == pytest.approx(ratio, abs=0.005)
+        assert [int(cell.replace(",", "")) for cell in row[5:7]] == [full, pocket]
+        assert float(row[7]) == pytest.approx(full / pocket, abs=0.005)
+
+
+def table_of_docs(first: str) -> list[list[str]]:
+    """Return the cells of the table of the docs whose head begins so, without commas in numbers."""
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip().replace(",", "") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_docs_print_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["formulas"])
+    printed = [line.replace(",", "").split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert table_of_docs("depth") == printed
+
+
+def test_the_docs_count_separable_networks_right() -> None:
+    rows = table_of_docs("convolutions")
+    assert len(rows) == 9
+    for kind, doublings, base, axes, depth, classes, count in rows:
+        conv = {"standard": StandardConv(), "separable": SeparableConv()}[kind]
+        widths = WidthSchedule(int(base), "all" if doublings == "all" else int(doublings))
+        layers = LayerFactory(conv=conv, activation=PReLU())
+        with torch.device("meta"):
+            network = UNet(1, int(classes), int(axes), int(depth), widths, layers, ResidualBlock())
+        assert sum(parameter.numel() for parameter in network.parameters()) == int(count), (kind, base, axes)
+    assert ["separable", "0", "32", "3", "5", "1", "109212"] in rows
+    assert ["separable", "0", "32", "3", "5", "2", "109245"] in rows
+    with torch.device("meta"):
+        pocket = UNet(1, 2, depth=5, widths=WidthSchedule(32, 0))
+    assert f"{sum(p.numel() for p in pocket.upsample.parameters()):,}" in DOCS.read_text(encoding="utf-8")
+
+
+def test_formulas_refuse_no_depth() -> None:
+    with pytest.raises(PocketError, match="depth: found 0, expected at least 1"):
+        SimplifiedNetwork(depth=0)
+
+
+class TwoHeads(Network):
+    """Uses the finer of two heads last, after features of half the resolution went to the other."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 2, 2, (2, 2))
+        self.body = nn.Conv2d(1, 3, 3, padding=1)
+        self.heads = nn.ModuleList(nn.Conv2d(3, 2, 1) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.body(x)
+        self.heads[1](nn.functional.avg_pool2d(h, 2))
+        return self.heads[0](h)
+
+
+def test_features_are_what_the_last_head_is_given() -> None:
+    torch.manual_seed(0)
+    network, x = TwoHeads().eval(), torch.randn(2, 1, 4, 6)
+    torch.testing.assert_close(HeadInputs(network)(x), network.body(x))
+    unet = UNet(1, 2, 2, depth=2, widths=WidthSchedule(4), deep_supervision=1).eval()
+    torch.testing.assert_close(HeadInputs(unet)(torch.ones(1, 1, 8, 8)), unet.features(torch.ones(1, 1, 8, 8))[0])
+
+
+def test_coarse_features_keep_their_mean() -> None:
+    class Coarse(TwoHeads):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.interpolate(self.heads[0](nn.functional.avg_pool2d(self.body(x), 2)), scale_factor=2)
+
+    torch.manual_seed(0)
+    network, x = Coarse().eval(), torch.randn(1, 1, 4, 6)
+    features = HeadInputs(network)(x)
+    assert features.shape == (1, 3, 4, 6)
+    torch.testing.assert_close(features.mean((2, 3)), network.body(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 4), (8, 6)])
+def test_means_are_those_of_every_voxel(size: tuple[int, int]) -> None:
+    """Windows do not matter to a network that looks at single voxels."""
+    torch.manual_seed(0)
+    network = TwoHeads()
+    network.body = nn.Conv2d(1, 3, 1)
+    dataset = {"channels": ["MRI"], "classes": ["background", "organ"], "patch_size": [4, 6]}
+    task = SegmentationTask(network, dataset).eval()
+    x = torch.randn(2, 1, *size)
+    with torch.inference_mode():
+        mean, absolute = channel_means(task, HeadInputs(network), x)
+        expected = network.body(x)
+    torch.testing.assert_close(mean, expected.mean((2, 3)).double(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(absolute, expected.abs().mean((2, 3)).double(), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(mean, absolute)
+
+
+def test_channels_are_ranked() -> None:
+    means = np.array([[1.0, -4.0, 6.0, 0.0], [3.0, -4.0, 8.0, 0.0]])
+    result = ChannelMeans("net", ["a", "b"], means, np.abs(means))
+    assert result.order.tolist() == [2, 0, 3, 1]
+    assert result.sorted_mean.tolist() == [7, 2, 0, -4]
+    np.testing.assert_allclose(result.sorted_share, [7 / 13, 4 / 13, 2 / 13, 0])
+    assert result.carriers(0.5) == 1
+    assert result.carriers(11 / 13) == 2
+    assert result.carriers() == 3
+    assert result.silent == 1
+
+
+@pytest.mark.e2e
+def test_activations_of_a_run(
+    trained: Path, blobs_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The blobs are larger than a patch along one axis only, so a uniform window over the whole is the reference."""
+    main(["activations", str(trained), f"--output={tmp_path / 'out'}"])
+    assert "page:" in capsys.readouterr().out
+    rows = read_table(tmp_path / "out" / "activations.csv")
+    task, cache = load_task(trained / "checkpoints" / "last.ckpt"), Cache.open(blobs_cache)
+    kept: list[torch.Tensor] = []
+    task.network.heads[0].register_forward_hook(lambda _, inputs, __: kept.append(inputs[0]))
+    means = []
+    held_out = [subject for subject, entry in sorted(cache.folds.items()) if entry.fold == 0]
+    with torch.inference_mode():
+        for subject in held_out:
+            kept.clear()
+            image = torch.from_numpy(np.array(cache.case(subject).image()))[None]
+            features = task.inference(lambda x: (task.network(x), kept[-1])[1], image, task.info.patch_size)
+            means.append(features.mean((0, 2, 3, 4)).numpy())
+    expected = np.mean(means, axis=0)
+    assert len(held_out) > 1
+    assert [float(row["mean"]) for row in rows] == pytest.approx(sorted(expected, reverse=True), rel=1e-4)
+    assert [int(row["channel"]) for row in rows] == np.argsort(-expected).tolist()
+    assert [float(row["std"]) for row in rows] == pytest.approx(
+        np.std(means, axis=0, ddof=1)[np.argsort(-expected)], rel=1e-3
+    )
+    figure = ElementTree.parse(tmp_path / "out" / "activations.svg").getroot()
+    marks = [e for e in figure.iter() if e.get("class") == "mark s0" and e.find("{*}title").text]
+    assert len(marks) == 4
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 2
+
+
+def test_activations_say_what_is_missing(tmp_path: Path, trained: Path, fails) -> None:
+    assert "output: is missing" in fails(["activations", str(trained)])
+    assert "no run here" in fails(["activations", str(tmp_path), f"--output={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_chart_alone_needs_nothing_else(tmp_path: Path) -> None:
+    chart = line_chart({"a": [(1, 2), (10, 3)]}, "x", "y", "A <b> & c")
+    write_svg(tmp_path / "chart.svg", chart)
+    text = (tmp_path / "chart.svg").read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.find("{*}title").text == "A <b> & c"
+    style = root.find("{*}style").text
+    assert "var(" not in style
+    assert ".s1" in style
+    used = {name for e in root.iter() for name in (e.get("class") or "").split()}
+    assert {name for name in used if f".{name}" not in style} <= {"chart"}
+
+
+def test_a_logarithmic_axis_and_error_bars() -> None:
+    series = {"a": [(0.0, 9.0), (1, 0.5), (10, 0.7), (100, 0.9)]}
+    root = ElementTree.fromstring(line_chart(series, "x", "y", "t", errors={"a": {10: 0.2}}, log_x=True))
+    curve, bar = [[tuple(map(float, p.split(","))) for p in e.get("points").split()] for e in root.findall("polyline")][
+        1:
+    ]
+    assert len(curve) == 3  # 0 has no logarithm
+    assert curve[1][0] - curve[0][0] == pytest.approx(curve[2][0] - curve[1][0], abs=0.2)
+    assert {x for x, _ in bar} == {curve[1][0]}
+    assert bar[0][1] - bar[1][1] == pytest.approx(2 * (curve[0][1] - curve[1][1]), abs=0.3)  # 0.4 against 0.2
+
+
+FAST = [
+    "--data.init_args.patch_size=[8,16,16]",
+    "--data.init_args.validation=patches",
+    "--model.init_args.network.init_args.depth=1",
+    "--model.init_args.network.init_args.widths.base=2",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+@pytest.mark.e2e
+def test_a_saturation_study_runs_and_goes_on(
+    blobs_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "study"
+    options = ["--config=segment_volumes", f"--data.init_args.cache={blobs_cache}", *FAST]
+    study = ["saturation", f"--output={folder}", "--presets=pocket", *options]
+    main([*study, "--fractions=30,100"])
+    printed = capfd.readouterr().out
+    assert printed.count("$ pocket fit") == printed.count("$ pocket test") == 2
+    (folder / "saturation.csv").unlink()
+    main([*study, "--fractions=30,100"])
+    printed = capfd.readouterr().out
+    assert printed.count("already trained and tested") == 2
+    assert "$ pocket" not in printed
+
+    runs = {
+        name: json.loads((folder / name / "manifest.json").read_text()) for name in ("pocket_030.0", "pocket_100.0")
+    }
+    small, whole = (run["data"]["split"] for run in runs.values())
+    assert (len(small["train"]), len(whole["train"])) == (3, 7)
+    assert set(small["train"]) < set(whole["train"])
+    assert (small["val"], small["test"]) == (whole["val"], whole["test"])
+    assert [run["steps"] for run in runs.values()] == [4, 4]  # seven patches in batches of two, whatever the share
+    config = yaml.safe_load((folder / "pocket_030.0" / "config.yaml").read_text(encoding="utf-8"))
+    assert config["data"]["init_args"]["augmentation"] == []
+    assert config["data"]["init_args"]["patches_per_epoch"] == 7
+
+    rows = [row for row in read_table(folder / "saturation.csv") if row["metric"] == "dice"]
+    cases = read_table(folder / "pocket_100.0" / "test" / "cases.csv")
+    scores = [float(case["dice"]) for case in cases]
+    assert [(row["percent"], row["training_cases"], row["test_cases"]) for row in rows] == [
+        ("30.0", "3", "2"),
+        ("100.0", "7", "2"),
+    ]
+    assert float(rows[1]["mean"]) == pytest.approx(np.mean(scores))
+    assert float(rows[1]["std"]) == pytest.approx(np.std(scores, ddof=1))
+    ElementTree.parse(folder / "saturation.svg")
+    assert "3 (30 %)" in (folder / "index.html").read_text(encoding="utf-8")
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Replace ``pocket`` by a program that says when it ran and where, and fails on demand."""
+    script = tmp_path / "stub.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "start = time.time()\n"
+        "time.sleep(0.4)\n"
+        "print(sys.argv[1], start, time.time(), os.environ.get('PLACE'))\n"
+        "sys.exit('pocket: error: no more room' if 'fail' in sys.argv else 0)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr("lightning_pocket.launch.program", lambda: [sys.executable, str(script)])
+
+
+def test_jobs_go_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub(monkeypatch, tmp_path)
+    said: list[str] = []
+    jobs = [
+        Job("bad", [["fit", "fail"], ["test"]], tmp_path / "logs" / "bad.log"),
+        Job("good", [["fit"], ["test"]], tmp_path / "logs" / "good.log"),
+    ]
+    assert run_jobs(jobs, [{}], said.append) == jobs[:1]
+    assert [text for text in said if text.startswith("$")] == ["$ pocket fit fail", "$ pocket fit", "$ pocket test"]
+    assert any(text.startswith("bad: failed with status 1: no more room") for text in said)
+    log = (tmp_path / "logs" / "good.log").read_text(encoding="utf-8")
+    assert [line.split()[0] for line in log.splitlines() if not line.startswith("$")] == ["fit", "test"]
+
+
+def test_as_many_jobs_run_at_once_as_there_are_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub(monkeypatch, tmp_path)
+    jobs = [Job(str(number), [["fit"]], tmp_path / f"{number}.log") for number in range(4)]
+    assert run_jobs(jobs, [{"PLACE": "a"}, {"PLACE": "b"}], lambda _: None) == []
+    lines = [(tmp_path / f"{number}.log").read_text(encoding="utf-8").splitlines()[1].split() for number in range(4)]
+    spans = [(place, float(start), float(end)) for _, start, end, place in lines]
+    together = [(a, b) for a, b in itertools.combinations(spans, 2) if a[1] < b[2] and b[1] < a[2]]
+    assert together
+    assert all(a[0] != b[0] for a, b in together)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fractions=0"], "0 is not a percentage above 0"),
+        (["--fractions=10,101"], "101 is not a percentage"),
+        (["--fractions=ten"], "expected percentages such as"),
+        (["--presets="], "name at least one of each"),
+        (["--presets=pockt"], "Did you mean pocket"),
+        (["--presets=pocket,presets/pocket"], "two have the same name"),
+        (["--jobs=0"], "--jobs: is 0"),
+        (["--run_dir=x"], "--run_dir=x: is set by the study"),
+        (["--data.init_args.split.train_fraction=0.5"], "is set by the study"),
+    ],
+)
+def test_a_study_that_cannot_run_says_why(arguments: list[str], message: str, tmp_path: Path, fails) -> None:
+    assert message in fails(["saturation", f"--output={tmp_path / 'study'}", *arguments])
+    assert not (tmp_path / "study").exists()
+
+
+def test_folders_of_others_are_refused(tmp_path: Path, fails) -> None:
+    (tmp_path / "note.txt").write_text("mine", encoding="utf-8")
+    assert "is not empty and holds no study" in fails(["saturation", f"--output={tmp_path}"])
+    write_json(tmp_path / "saturation.json", {"options": ["--trainer.max_epochs=2"], "length": {}})
+    assert "holds a study with other options (--trainer.max_epochs=2)" in fails(["saturation", f"--output={tmp_path}"])
+
+
+def test_a_study_does_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails) -> None:
+    run = tmp_path / "pocket_100.0"
+    write_json(run / "manifest.json", {"parameters": 7, "finished": True, "data": {"split": {"train": ["a", "b"]}}})
+    write_json(tmp_path / "saturation.json", {"options": ["--config=mine"], "length": {"patches_per_epoch": 5}})
+    for name, content in (("checkpoints/last.ckpt", ""), ("test/cases.csv", "subject,dice\nx,0.5\n")):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(content, encoding="utf-8")
+    asked: list[Job] = []
+    monkeypatch.setattr("lightning_pocket.studies.saturation.run_jobs", lambda jobs, *_: asked.extend(jobs) or [])
+    monkeypatch.setattr(Saturation, "_settings", lambda _: {})
+    arguments = ["saturation", f"--output={tmp_path}", "--presets=pocket", "--fractions=3,100", "--config=mine"]
+    message = fails(arguments)
+    assert "pocket_100.0: already trained and tested" in message
+    assert "1 of 2 runs failed (pocket_003.0)" in message
+    assert [job.name for job in asked] == ["pocket_003.0"]
+    assert asked[0].commands[0][1] == "--config=mine"
+    assert "--data.init_args.patches_per_epoch=5" in asked[0].commands[0]  # as the study began, whatever it is now
+    assert [row["run"] for row in read_table(tmp_path / "saturation.csv")] == ["pocket_100.0"]
+
+
+def test_runs_are_named_after_preset_and_share(tmp_path: Path) -> None:
+    study = Saturation(tmp_path, ())
+    names = [study.path("configs/mine.yaml", percent).name for percent in (0.25, 1.5, 3, 100)]
+    assert names == ["mine_000.25", "mine_001.5", "mine_003.0", "mine_100.0"]
+    fit, test = study.commands("pocket", 1.5, {"patches_per_epoch": 80})
+    assert fit[:3] == ["fit", "--config=no_augmentation", "--config=pocket"]
+    assert "--data.init_args.split.train_fraction=0.015" in fit
+    assert "--data.init_args.patches_per_epoch=80" in fit
+    assert fit[-1] == test[-1] == f"--run_dir={tmp_path / 'pocket_001.5'}"
+
+
+def test_an_epoch_keeps_its_length(blobs_cache: Path) -> None:
+    def settings(**data: object) -> dict[str, object]:
+        cache = {"cache": str(blobs_cache), "patch_size": [8, 8, 8]}
+        return {"data": {"class_path": "lightning_pocket.data.VolumeDataModule", "init_args": {**cache, **data}}}
+
+    assert epoch_length(settings(patches_per_epoch=None)) == {"patches_per_epoch": 7}
+    assert epoch_length(settings(patches_per_epoch=250)) == {"patches_per_epoch": 250}
+    assert epoch_length({"data": {"init_args": {"batch_size": 4}}}) == {}
+    with pytest.raises(PocketError, match="Leave `--config queue` out"):
+        epoch_length(settings(patch_source="queue", patches_per_epoch=None))
+
+
+def test_classifiers_are_drawn_by_their_auc(tmp_path: Path) -> None:
+    runs = {}
+    for name, training, rows in (
+        ("few", ["a", "b"], ["x,no,no,0.9,0.1", "y,yes,no,0.6,0.4", "z,no,no,0.5,0.5"]),
+        ("many", [str(i) for i in range(40)], ["x,no,no,0.9,0.1", "y,yes,yes,0.1,0.9", "z,no,no,0.5,0.5"]),
+    ):
+        (tmp_path / name / "test").mkdir(parents=True)
+        write_json(tmp_path / name / "manifest.json", {"parameters": 7, "data": {"split": {"train": training}}})
+        header = "subject,target,predicted,prob_no,prob_yes"
+        (tmp_path / name / "test" / "cases.csv").write_text("\n".join([header, *rows, ""]), encoding="utf-8")
+        runs[name] = read_point("pocket", 5.0 if name == "few" else 100.0, tmp_path / name)
+    assert runs["few"].scores["auc"] == (0.5, None)  # of the two pairs one is in order
+    write_saturation(tmp_path / "out", list(runs.values()), None, [], ["pocket saturation"])
+    rows = [row for row in read_table(tmp_path / "out" / "saturation.csv") if row["metric"] == "auc"]
+    assert [(row["training_cases"], row["test_cases"], row["mean"], row["std"]) for row in rows] == [
+        ("2", "3", "0.5", ""),
+        ("40", "3", "1.0", ""),
+    ]
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "Test AUC by the number of training cases" in page
+    assert "Bars are" not in page
+    with pytest.raises(PocketError, match="--metric dice: was not measured; there are auc,"):
+        write_saturation(tmp_path / "out", list(runs.values()), "dice", [], [])
