@@ -141,6 +141,7 @@ class PocketCLI(LightningCLI):
         record = getattr(self.datamodule, "record", {})
         validated = bool(record.get("split", {}).get("val", True))
         _check_monitors(self.model, self.trainer.callbacks, validated)  # type: ignore[attr-defined]
+        _check_optimizer(self.model)
         self.run.check_data(record)
         self._start_from(self.config[self.subcommand])  # before --fresh deletes anything
         self.run.start(self._settings())
@@ -243,6 +244,14 @@ def _option(arguments: list[str], name: str) -> str | None:
         if argument == name and position + 1 < len(arguments):
             return arguments[position + 1]
     return None
+
+
+def _check_optimizer(task: BaseTask) -> None:
+    """Refuse settings that torch would refuse with a traceback when training begins."""
+    try:
+        task.configure_optimizers()
+    except (ValueError, TypeError, AssertionError) as error:
+        raise PocketError(f"model.init_args.optimizer or lr_scheduler: {error}.") from error
 
 
 def _check_monitors(task: BaseTask, callbacks: list[Any], validated: bool) -> None:
