@@ -111,12 +111,12 @@ def test_a_run_folder_stands_for_its_last_checkpoint(source):
 
 
 def test_nothing_in_common_is_refused(source):
-    with pytest.raises(PocketError, match="weights of a UNet, none of which fit this HRNet"):
+    with pytest.raises(PocketError, match="weights of a UNet of other settings, none of which fit this HRNet"):
         start_from(task(network=HRNet), source[0])
     wide = SegmentationTask(
         UNet(1, 3, depth=2, widths=WidthSchedule(base=6)), {"channels": [""], "classes": BLOBS, "patch_size": [8] * 3}
     )
-    with pytest.raises(PocketError, match="weights of a UNet, none of which fit this UNet"):
+    with pytest.raises(PocketError, match="weights of a UNet of other settings, none of which fit this UNet"):
         start_from(wide, source[0])
 
 

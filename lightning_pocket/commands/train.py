@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
@@ -120,6 +121,10 @@ class PocketCLI(LightningCLI):
             check = getattr(resolve_name(logger.class_path), "check_installed", None)
             if check is not None:  # here: jsonargparse buries what a logger raises when it is made
                 check()
+        if self.subcommand != "fit" and hasattr(options.data.init_args, "cache"):
+            options.data.init_args.cache = self.run.find_cache(options.data.init_args.cache)
+        if self.subcommand == "validate":  # the curves are the training's
+            options.trainer.logger = False
         if self.subcommand == "fit":
             if options.start_from is not None and options.ckpt_path is not None:
                 raise PocketError("--start_from and --ckpt_path both name first weights. Give one of them.")
@@ -132,6 +137,7 @@ class PocketCLI(LightningCLI):
             super().instantiate_classes()
         except MisconfigurationException as error:
             raise PocketError(f"trainer: {error}") from error
+        _drop_version(self.trainer.progress_bar_callback)
         if self.config[self.subcommand].start_from is not None:  # its checkpoints ask for this callback
             self.started = StartFrom()
             self.trainer.callbacks.insert(0, self.started)  # type: ignore[attr-defined]
@@ -197,6 +203,15 @@ class PocketCLI(LightningCLI):
         for key in ("config", "ckpt_path", "weights_only", "fresh"):
             settings.pop(key, None)
         return settings
+
+
+def _drop_version(bar: ProgressBar | None) -> None:
+    """Take the number of the logger's version, which our loggers do not have, out of the progress bar."""
+    if bar is not None:
+        metrics = bar.get_metrics
+        bar.get_metrics = lambda *arguments: {  # type: ignore[method-assign]
+            name: value for name, value in metrics(*arguments).items() if name != "v_num"
+        }
 
 
 def _misfit(error: Exception, checkpoint: str | None) -> PocketError:

@@ -21,7 +21,7 @@ def keep_largest(label: np.ndarray) -> np.ndarray:
     kept = label.copy()
     around = np.ones((3,) * label.ndim, bool)
     # Only the box around a class is looked at: numbering components takes four bytes a voxel.
-    for index, box in enumerate(ndimage.find_objects(label.astype(np.int32, copy=False)), start=1):
+    for index, box in enumerate(ndimage.find_objects(label), start=1):
         if box is None:
             continue
         components, count = ndimage.label(label[box] == index, around)

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.inference import SlidingWindow, keep_largest
+from lightning_pocket.inference import SlidingWindow, keep_largest, segment
 from lightning_pocket.losses import L2Dice, deep_supervision_loss
 from lightning_pocket.metrics import CaseDice, column_name, score_case
 from lightning_pocket.networks.base import Network
@@ -122,8 +122,7 @@ class SegmentationTask(BaseTask):
 
         Scores are those of the original images' own grid: the prediction is brought back to it.
         """
-        predicted = self.logits(batch["image"]).argmax(1)
-        maps = list(predicted.to("cpu", torch.uint8).numpy())
+        maps = [segment(self.network, image, self.info.patch_size, self.inference) for image in batch["image"]]
         if self.largest_component:
             maps = [keep_largest(label) for label in maps]
         rows = [
