@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import sys
 from importlib import import_module
 from io import TextIOWrapper
@@ -39,6 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     end_with_parent()
     try:
         _dispatch(arguments)
+    except BrokenPipeError:  # `pocket ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # what a shell gives for it
     except KeyboardInterrupt:
         print("pocket: interrupted; the same command continues where it stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -12,7 +12,6 @@ from lightning_pocket.data.images import source_files
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, write_json
 
-RECORD = "infer.json"
 #: What may differ between two commands that fill one folder.
 _FREE = ("checkpoint", "window_batch")
 
@@ -22,14 +21,17 @@ class ResultsFolder:
 
     ::
 
-        infer.json             checkpoint, settings, and the source files of each case
-        CASE.nii.gz            label map of a case
-        probabilities/         one file per case and class, where they were asked for
+        infer.json                  checkpoint and settings
+        records/CASE.json           source files and results of a case, written before them and completed after them
+        CASE.nii.gz                 label map of a case
+        probabilities/CASE/         one file per class, where they were asked for
+
+    Each case has a record of its own, so that several commands can fill one folder.
 
     Args:
         path: The folder; need not exist yet.
         identity: Checkpoint and settings.
-        fresh: Do again what is there.
+        fresh: Do again what is there. Results of another checkpoint or other settings are deleted.
 
     Raises:
         PocketError: If the folder cannot be written, or holds results of another checkpoint or other settings.
@@ -37,62 +39,89 @@ class ResultsFolder:
 
     def __init__(self, path: Path, identity: Mapping[str, Any], fresh: bool = False) -> None:
         self.path = path
-        self._file = path / RECORD
-        self._cases: dict[str, Any] = {}
-        self._redone = fresh
-        self._identity = dict(identity)
+        self._fresh = fresh
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PocketError(f"--output {path}: cannot be made ({error.strerror}); name another folder.") from error
         if not os.access(path, os.W_OK):
             raise PocketError(f"--output {path}: cannot be written; name another folder or change its permissions.")
-        remove_partials(path)
-        if self._file.is_file():
-            self._cases = self._read(read_json(self._file))
+        self._identity = dict(identity)
+        self._different = self._differences()
+        if self._different and not fresh:
+            names = ", ".join(key.removesuffix("_sha256").replace("_", " ") for key in self._different)
+            raise PocketError(
+                f"--output {path}: holds results with another {names}; name another folder, or replace them all with "
+                "--fresh."
+            )
 
-    def refuse_inputs(self, images: Iterable[Path]) -> None:
-        """Refuse to write beside the images themselves.
+    def claim(self, images: Iterable[Path]) -> None:
+        """Begin to write, when nothing else can be wrong any more: results that are to be replaced are deleted.
+
+        Args:
+            images: Files and folders that will be segmented.
 
         Raises:
-            PocketError: If an image lies in the folder.
+            PocketError: If an image lies in the folder, or is the folder.
         """
         for image in images:
-            if image.resolve().parent == self.path.resolve():
+            if self.path.resolve() in (image.resolve(), image.resolve().parent):
                 raise PocketError(f"--output {self.path}: holds the image {image.name}; name a folder of its own.")
+        for folder in (self.path, *(self.path / "probabilities").glob("*/")):
+            remove_partials(folder)
+        if self._different:
+            for file in self._records():
+                for name in read_json(file)["results"]:
+                    (self.path / name).unlink(missing_ok=True)
+                file.unlink()
+        write_json(self.path / "infer.json", self._identity)
 
-    def is_done(self, subject: str, images: Sequence[Path], label: Path) -> bool:
-        """Tell whether the label map of a case is there, made from the same files."""
-        entry = self._cases.get(subject)
-        return not self._redone and label.is_file() and entry is not None and entry["sources"] == _identify(images)
+    def is_done(self, subject: str, images: Sequence[Path]) -> bool:
+        """Tell whether every result of a case is there, made from the same files."""
+        record = self._record(subject)
+        if self._fresh or not record.get("finished") or record["sources"] != _identify(images):
+            return False
+        return all((self.path / name).is_file() for name in record["results"])
 
-    def check_free(self, subject: str, label: Path) -> None:
-        """Refuse to overwrite a file that is not a result of this folder.
+    def begin(self, subject: str, images: Sequence[Path], results: Sequence[Path]) -> None:
+        """Note that the results of a case are about to be written.
 
         Raises:
-            PocketError: If there is such a file.
+            PocketError: If a file is there that is no result of this folder.
         """
-        if label.exists() and subject not in self._cases and not self._redone:
-            raise PocketError(f"{label}: already exists and was not written by this command; move it, or use --fresh.")
+        names = [str(result.relative_to(self.path)) for result in results]
+        known = self._record(subject).get("results", [])
+        for name in names:
+            if (self.path / name).exists() and name not in known:
+                raise PocketError(
+                    f"{self.path / name}: already exists and was not written by this command; move it, or name another "
+                    "--output."
+                )
+        write_json(self._file(subject), {"sources": _identify(images), "results": names, "finished": False})
 
-    def record(self, subject: str, images: Sequence[Path], label: Path) -> None:
-        """Note that the label map of a case is done."""
-        self._cases[subject] = {"label": label.name, "sources": _identify(images)}
-        write_json(self._file, self._identity | {"cases": self._cases})
+    def finish(self, subject: str) -> None:
+        """Note that the results of a case are written."""
+        write_json(self._file(subject), self._record(subject) | {"finished": True})
 
-    def _read(self, before: dict[str, Any]) -> dict[str, Any]:
-        cases: dict[str, Any] = before.pop("cases", {})
-        different = [
-            key
-            for key in {**before, **self._identity}
-            if key not in _FREE and _comparable(before.get(key)) != _comparable(self._identity.get(key))
-        ]
-        if different and not self._redone:
-            raise PocketError(
-                f"--output {self.path}: holds results with another {', '.join(different)}; name another folder, or do "
-                "them again with --fresh."
-            )
-        return {} if different else cases
+    def _file(self, subject: str) -> Path:
+        return self.path / "records" / f"{subject}.json"
+
+    def _record(self, subject: str) -> dict[str, Any]:
+        file = self._file(subject)
+        return dict(read_json(file)) if file.is_file() else {}
+
+    def _records(self) -> list[Path]:
+        return sorted((self.path / "records").glob("*.json"))
+
+    def _differences(self) -> list[str]:
+        """Return what is different where there are results already."""
+        file = self.path / "infer.json"
+        results = (self.path / name for record in self._records() for name in read_json(record)["results"])
+        if not file.is_file() or not any(result.exists() for result in results):
+            return []
+        before = read_json(file)
+        keys = [key for key in {**before, **self._identity} if key not in _FREE]
+        return [key for key in keys if _comparable(before.get(key)) != _comparable(self._identity.get(key))]
 
 
 def _comparable(value: Any) -> Any:

@@ -133,6 +133,17 @@ class RunFolder:
                 f"--run_dir {self.path}: does not look like a run, it holds {foreign[0]}. Name a folder of its own."
             )
 
+    def find_cache(self, given: str) -> str:
+        """Return the folder of the data: as given, or where it was when the run began.
+
+        A path relative to the folder in which the run was started means nothing elsewhere.
+
+        Args:
+            given: Path from the settings.
+        """
+        known = str(self._manifest().get("data", {}).get("cache", ""))
+        return known if not Path(given).is_dir() and known and Path(known).is_dir() else given
+
     def check_data(self, record: dict[str, Any]) -> None:
         """Refuse to continue on other data than the run began with.
 

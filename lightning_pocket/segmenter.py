@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,14 @@ from torch import Tensor
 from lightning_pocket.data.images import Volume, read_volume
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.preprocess import Geometry, Resolved, apply, restore, restore_probability
+from lightning_pocket.data.resample import resampled_grid
 from lightning_pocket.errors import PocketError
-from lightning_pocket.inference import remove_islands
-from lightning_pocket.inference.segment import segment
+from lightning_pocket.inference import remove_islands, segment
 from lightning_pocket.tasks import SegmentationTask, load_task
 
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_MOST_VOXELS = 2**31  # of a prepared image; it would take 8 GiB a channel
+_UNUSUAL = 4  # times the voxel size of the training
 #: Called with the number of windows of an image, and with how many more of them are done.
 Progress = tuple[Callable[[int], None], Callable[[int], None]]
 
@@ -105,14 +109,18 @@ class Segmenter:
         Raises:
             PocketError: If an image cannot be read or has other channels.
         """
+        names = ", ".join(self.channels)
         if len(images) not in (1, len(self.channels)):
             raise ImageError(
                 images[0],
                 f"is one of {len(images)} files of its case, but the network needs {len(self.channels)} channels "
-                f"({', '.join(self.channels)})",
+                f"({names})",
                 "give a file per channel, or one 4D file",
             )
-        prepared, _, geometry = apply(read_volume(list(images), len(self.channels)), None, self.resolved)
+        volume = read_volume(list(images), len(self.channels))
+        notes = self._unlike_training(volume, images[0])
+        prepared, _, geometry = apply(volume, None, self.resolved)
+        del volume
         begin, advance = progress or (_ignore, _ignore)
         begin(self.count_windows(prepared.shape[1:]))
 
@@ -128,7 +136,29 @@ class Segmenter:
         label = remove_islands(label, self.keep_largest, self.classes)
         whole = restore(label, geometry)
         values = np.array(self.resolved.label_values, np.uint8)
-        return Result(replace(whole, array=values[whole.array]), geometry, kept)
+        if not label.any():
+            notes.append("nothing was found")
+        return Result(replace(whole, array=values[whole.array]), geometry, kept, notes)
+
+    def _unlike_training(self, volume: Volume, image: Path) -> list[str]:
+        """Return remarks on an image for which the network was hardly made.
+
+        Raises:
+            ImageError: If its voxels are so large that resampling would need absurd amounts of memory.
+        """
+        if self.resolved.spacing is None:
+            return []
+        found, wanted = _listed(volume.spacing), _listed(self.resolved.spacing)
+        if math.prod(resampled_grid(volume.grid, self.resolved.spacing).shape) > _MOST_VOXELS:
+            raise ImageError(
+                image,
+                f"its voxels of {found} mm would become billions of {wanted} mm, those of the training",
+                "mend the spacing or the units in its header",
+            )
+        ratios = [one / other for one, other in zip(volume.spacing, self.resolved.spacing, strict=True)]
+        if max(ratios) > _UNUSUAL or min(ratios) < 1 / _UNUSUAL:
+            return [f"its voxels are {found} mm, those of the training {wanted} mm: do not trust the result"]
+        return []
 
     def _logits(self, crops: Tensor) -> Tensor:
         """Return the mean of the logits of all networks."""
@@ -154,11 +184,13 @@ class Result:
         label: Raw label values ``(D, H, W)`` uint8 on the grid of the image.
         geometry: How the prepared grid came from that of the image.
         prepared_probabilities: ``(K, D', H', W')`` float32 on the prepared grid; None where they were not asked for.
+        notes: What makes the result doubtful, if anything.
     """
 
     label: Volume
     geometry: Geometry
     prepared_probabilities: np.ndarray | None
+    notes: list[str] = field(default_factory=list)
 
     def probability(self, index: int) -> Volume:
         """Return the probability of one class ``(D, H, W)`` float32 on the grid of the image.
@@ -203,12 +235,17 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if name.partition(":")[0] not in _DEVICES:
+            raise PocketError(f"device: {name} is not known; choose {', '.join(_DEVICES)} or auto.")
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise PocketError(f"device: {name} cannot be used ({reason}); choose cpu, cuda or auto.") from error
+        raise PocketError(f"device: {name} cannot be used on this machine; choose cpu or auto.") from error
     return device
+
+
+def _listed(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in spacing)
 
 
 def _temporary(shape: Sequence[int]) -> np.ndarray:

@@ -27,12 +27,25 @@ def partial_path(path: Path) -> Path:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what killed runs left half-written directly inside ``folder``."""
-    for leftover in folder.glob(f".*{_PARTIAL}"):
+    """Delete what killed runs left half-written directly inside ``folder``; those of live processes are left."""
+    for leftover in folder.glob(f".*{_PARTIAL}*"):
+        writer = leftover.name.partition(_PARTIAL)[0].rpartition(".")[2]
+        if writer.isdecimal() and int(writer) != os.getpid() and _is_alive(int(writer)):
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or a system without such signals
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ Letters used in shapes: B batch, C channels, K classes, S all spatial axes, D H 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
 
 if TYPE_CHECKING:  # preparing data must not wait for torch
     from pathlib import Path
@@ -27,11 +27,13 @@ class Batch(TypedDict):
         label: ``(B, *S)`` integers, class of each voxel, 0 is background, ``DatasetInfo.ignore_index`` does not count.
         subject: Case identifiers, one per item; an empty one marks an item that is repeated only to keep processes
             in step, and is not counted.
+        spacing: Voxel size of each item in mm along each spatial axis; whole cases have it.
     """
 
     image: Tensor
     label: Tensor
     subject: list[str]
+    spacing: NotRequired[list[tuple[float, ...]]]
 
 
 class ImageBatch(TypedDict):

@@ -19,6 +19,8 @@ def nothing_written(tmp_path):
         ("--model.init_args.netwrk=x", "SegmentationTask has no option 'netwrk'. Did you mean network?"),
         ("--model.init_args.network.init_args.dept=3", "UNet has no option 'dept'. Did you mean depth?"),
         ("--model.init_args.monitor=val/dise", "no metric is called 'val/dise'. SegmentationTask logs train/loss"),
+        ("--model.init_args.optimizer.init_args.lr=-1", "optimizer or lr_scheduler: Invalid learning rate"),
+        ("--model.init_args.lr_scheduler.init_args.factor=2", "lr_scheduler: Factor should be < 1.0"),
         ("--config=pockt", "Did you mean pocket"),
         ("--data.init_args.cache=nowhere", "nowhere: no such cache"),
         ("--data.init_args.split.fold=9", "there is no fold 9"),

@@ -258,7 +258,7 @@ def test_check_needs_neither_torch_nor_torchio() -> None:
         "import sys; from lightning_pocket.commands import check, prepare, plan;"
         "print([name for name in ('torch', 'torchio', 'pytorch_lightning', 'scipy') if name in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert run.stdout.strip() == "[]"
 
 

@@ -16,7 +16,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
         "heavy = {'torch', 'torchio', 'pytorch_lightning', 'SimpleITK', 'jsonargparse', 'numpy'} & set(sys.modules); "
         "print('heavy:', heavy or 'nothing')"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert "heavy: nothing" in result.stdout
     for command in ("fit", "test", "check", "prepare", "plan", "demo", "infer", "evaluate"):
         assert f"\n  {command} " in result.stdout
@@ -30,7 +30,7 @@ def test_help_of_light_commands_does_not_import_torch(command):
         "except SystemExit as stop: print('status', stop.code)\n"
         "print('torch' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert result.stdout.endswith("status 0\nFalse\n")
     assert "Args:" not in result.stdout
 

@@ -31,7 +31,18 @@ def test_the_commands_of_the_readme_run(blobs, tmp_path, monkeypatch, capsys):
     commands = [
         shlex.split(line.replace("$DATA", str(data)), comments=True)[1:] for line in commands if "pocket " in line
     ]
-    assert [command[0] for command in commands] == ["check", "prepare", "plan", "fit", "fit", "test", "test", "compare"]
+    assert [command[0] for command in commands] == [
+        "check",
+        "prepare",
+        "plan",
+        "fit",
+        "fit",
+        "test",
+        "test",
+        "compare",
+        "infer",
+        "evaluate",
+    ]
     for command in commands:
         main(command)
     assert "runs/full" not in capsys.readouterr().err

@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import os
+import subprocess
 
 import nibabel
 import numpy as np
@@ -14,8 +16,10 @@ from scipy import ndimage
 
 from lightning_pocket.cli import main
 from lightning_pocket.data.images import read_label
+from lightning_pocket.data.inputs import find_inputs
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import keep_largest
+from lightning_pocket.results_folder import ResultsFolder
 from lightning_pocket.segmenter import Segmenter
 
 pytestmark = pytest.mark.e2e
@@ -99,7 +103,7 @@ def test_a_dicom_series_gives_the_labels_of_its_nifti(trained, image, tmp_path):
 def test_probabilities_sum_to_one_and_agree_with_the_labels(trained, image, tmp_path):
     infer(trained, [image], tmp_path / "out", "--probabilities")
     folder = tmp_path / "out" / "probabilities"
-    maps = np.stack([labels(folder / f"case_01_{name}.nii.gz") for name in ("background", "shell", "core")])
+    maps = np.stack([labels(folder / "case_01" / f"{name}.nii.gz") for name in ("background", "shell", "core")])
     np.testing.assert_allclose(maps.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_array_equal(maps.argmax(axis=0), labels(tmp_path / "out" / "case_01.nii.gz"))
 
@@ -176,7 +180,9 @@ def test_other_settings_do_not_mix(trained, image, tmp_path, fails):
     infer(trained, [image], tmp_path / "out")
     command = ["infer", str(trained), str(image), f"--output={tmp_path / 'out'}"]
     assert "results with another window" in fails([*command, "--overlap=0.25"])
-    assert "checkpoint_sha256" in fails([*command[:1], str(trained / "checkpoints" / "best.ckpt"), *command[2:]])
+    assert "results with another checkpoint;" in fails(
+        [*command[:1], str(trained / "checkpoints" / "best.ckpt"), *command[2:]]
+    )
     infer(trained, [image], tmp_path / "out", "--overlap=0.25", "--fresh")
 
 
@@ -186,6 +192,7 @@ def test_foreign_files_and_inputs_are_not_overwritten(trained, image, tmp_path, 
     assert "already exists" in fails(["infer", str(trained), str(image), f"--output={tmp_path / 'out'}"])
     assert (tmp_path / "out" / "case_01.nii.gz").read_text() == "mine"
     assert "holds the image" in fails(["infer", str(trained), str(image), f"--output={image.parent}"])
+    assert not (image.parent / "infer.json").exists()
 
 
 def test_an_unreadable_image_does_not_stop_the_others(trained, blobs, tmp_path, capsys):
@@ -206,7 +213,163 @@ def test_an_unreadable_image_does_not_stop_the_others(trained, blobs, tmp_path, 
         "case_00.nii.gz",
         "case_02.nii.gz",
         "infer.json",
+        "records",
     ]
+
+
+def test_fresh_results_of_other_settings_replace_all(trained, blobs, tmp_path):
+    images = [blobs / "imagesTr" / f"case_0{n}.nii.gz" for n in range(2)]
+    infer(trained, images, tmp_path / "out", "--probabilities")
+    infer(trained, images[:1], tmp_path / "out", "--overlap=0", "--fresh")
+    left = sorted(path.name for path in (tmp_path / "out").rglob("*.nii.gz"))
+    assert left == ["case_00.nii.gz"]
+    infer(trained, images, tmp_path / "out", "--overlap=0")
+
+
+def test_a_kill_before_the_record_is_complete_blocks_nothing(trained, image, tmp_path, monkeypatch, capsys):
+    finish = ResultsFolder.finish
+    monkeypatch.setattr(ResultsFolder, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(SystemExit) as caught:
+        infer(trained, [image], tmp_path / "out")
+    assert caught.value.code == 130
+    assert (tmp_path / "out" / "case_01.nii.gz").is_file()
+    monkeypatch.setattr(ResultsFolder, "finish", finish)
+    capsys.readouterr()
+    infer(trained, [image], tmp_path / "out")
+    assert "already segmented" not in capsys.readouterr().out
+    infer(trained, [image], tmp_path / "out")
+    assert "already segmented" in capsys.readouterr().out
+
+
+def test_lost_probabilities_are_made_again(trained, image, tmp_path):
+    infer(trained, [image], tmp_path / "out", "--probabilities")
+    lost = tmp_path / "out" / "probabilities" / "case_01" / "core.nii.gz"
+    lost.unlink()
+    infer(trained, [image], tmp_path / "out", "--probabilities")
+    assert lost.is_file()
+
+
+def test_several_commands_can_fill_one_folder(tmp_path):
+    scan = tmp_path / "scan.nii"
+    scan.write_bytes(b"")
+    one, two = (ResultsFolder(tmp_path / "out", {"checkpoint_sha256": "1"}) for _ in range(2))
+    for folder, name in ((one, "a"), (two, "b")):
+        folder.begin(name, [scan], [folder.path / f"{name}.nii"])
+        (folder.path / f"{name}.nii").write_bytes(b"")
+        folder.finish(name)
+    after = ResultsFolder(tmp_path / "out", {"checkpoint_sha256": "1"})
+    assert after.is_done("a", [scan])
+    assert after.is_done("b", [scan])
+
+
+def test_what_killed_commands_left_is_removed(tmp_path):
+    out = tmp_path / "out"
+    (out / "probabilities" / "a").mkdir(parents=True)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    alive = out / f".b.nii.gz.{os.getppid()}.partial.nii.gz"
+    left = [
+        out / f".a.nii.gz.{dead.pid}.partial.nii.gz",
+        out / "probabilities" / "a" / f".c.nii.{dead.pid}.partial.nii",
+    ]
+    for file in [alive, *left]:
+        file.write_bytes(b"half")
+    ResultsFolder(out, {}).claim([])
+    assert not any(file.exists() for file in left)
+    assert alive.exists()
+
+
+def test_a_file_is_not_read_from_its_sibling(trained, blobs, tmp_path):
+    for name, number in (("scan.nii.gz", 0), ("scan.nii", 3)):
+        sitk.WriteImage(sitk.ReadImage(str(blobs / "imagesTr" / f"case_0{number}.nii.gz")), str(tmp_path / name))
+    infer(trained, [tmp_path / "scan.nii.gz"], tmp_path / "both")
+    infer(trained, [blobs / "imagesTr" / "case_00.nii.gz"], tmp_path / "alone")
+    np.testing.assert_array_equal(
+        labels(tmp_path / "both" / "scan.nii.gz"), labels(tmp_path / "alone" / "case_00.nii.gz")
+    )
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
+def test_voxels_that_are_no_numbers_are_refused(trained, image, tmp_path, fails, suffix):
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(image)))
+    array[0, 0, 0] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"scan{suffix}"))
+    message = fails(["infer", str(trained), str(tmp_path / f"scan{suffix}"), f"--output={tmp_path / 'out'}"])
+    assert "NaN or infinite voxels: 1" in message
+
+
+def test_a_network_whose_output_is_not_finite_is_refused(trained, image, tmp_path, fails):
+    content = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    name = next(name for name in content["state_dict"] if "heads" in name and name.endswith("bias"))
+    content["state_dict"][name][1] = torch.nan
+    torch.save(content, tmp_path / "broken.ckpt")
+    message = fails(["infer", str(tmp_path / "broken.ckpt"), str(image), f"--output={tmp_path / 'out'}"])
+    assert "the network's output is not finite" in message
+    assert not (tmp_path / "out" / "case_01.nii.gz").exists()
+
+
+def test_images_unlike_the_training_are_remarked_upon(trained, image, tmp_path, capsys, fails):
+    volume = sitk.ReadImage(str(image))
+    volume.SetSpacing((1, 1, 8))
+    sitk.WriteImage(volume, str(tmp_path / "thick.nii.gz"))
+    infer(trained, [tmp_path / "thick.nii.gz"], tmp_path / "out")
+    assert "warning: its voxels are 8 x 1 x 1 mm, those of the training 1 x 1 x 1 mm" in capsys.readouterr().err
+    volume.SetSpacing((1000, 1000, 1000))
+    sitk.WriteImage(volume, str(tmp_path / "metres.nii.gz"))
+    message = fails(["infer", str(trained), str(tmp_path / "metres.nii.gz"), f"--output={tmp_path / 'out'}"])
+    assert "its voxels of 1000 x 1000 x 1000 mm would become billions" in message
+    assert "mend the spacing or the units" in message
+    black = sitk.Image(16, 20, 12, sitk.sitkFloat32)
+    sitk.WriteImage(black, str(tmp_path / "black.nii.gz"))
+    infer(trained, [tmp_path / "black.nii.gz"], tmp_path / "out")
+    assert ("warning: nothing was found" in capsys.readouterr().err) == (
+        not labels(tmp_path / "out" / "black.nii.gz").any()
+    )
+
+
+def test_results_do_not_go_among_the_slices_of_a_series(trained, tmp_path, fails):
+    series = write_dicom(tmp_path / "series", np.zeros((4, 16, 16), np.int16))
+    message = fails(["infer", str(trained), str(series), f"--output={series}"])
+    assert "name a folder of its own" in message
+
+
+def test_pictures_and_hidden_files_do_not_hide_a_series(tmp_path):
+    series = write_dicom(tmp_path / "series", np.zeros((4, 16, 16), np.int16))
+    sitk.WriteImage(sitk.Image(8, 8, sitk.sitkUInt8), str(series / "thumb.png"))
+    (series / ".hidden.nii.gz").write_bytes(b"")
+    assert [case.images for case in find_inputs([str(series)], ["CT"])] == [(series,)]
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "channels", "expected"),
+    [
+        (["a_0000", "a_0001"], ".", 2, {"a": ["a_0000", "a_0001"]}),
+        (["a_0000", "a_0001"], "a_0001", 2, {"a": ["a_0000", "a_0001"]}),
+        (["a_0000", "a_0001"], "a_0000", 1, {"a": ["a_0000"]}),
+        (["a_0001", "a_0002"], "a_0001", 1, {"a_0001": ["a_0001"]}),
+        (["a_0001", "a_0002"], ".", 1, {"a_0001": ["a_0001"], "a_0002": ["a_0002"]}),
+        (["a_0001", "a_0002"], ".", 2, {"a_0001": ["a_0001"], "a_0002": ["a_0002"]}),  # two 4D files
+        (["a_0000"], ".", 2, {"a": ["a_0000", "a_0001"]}),  # the second is reported as missing
+        (["a_0000", "a_0001", "a_0002"], ".", 2, {"a": ["a_0000", "a_0001", "a_0002"]}),  # one too many
+    ],
+)
+def test_files_of_one_case_belong_together(tmp_path, names, given, channels, expected):
+    for name in names:
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"")
+    path = tmp_path if given == "." else tmp_path / f"{given}.nii.gz"
+    cases = find_inputs([str(path)], ["x"] * channels)
+    found = {case.subject: [image.name.removesuffix(".nii.gz") for image in case.images] for case in cases}
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [("../evil", "use letters"), ("", "the subject is blank"), (".x", "use letters")],
+)
+def test_names_in_a_table_stay_in_the_folder(image, tmp_path, subject, message):
+    (tmp_path / "table.csv").write_text(f"subject,MRI\n{subject},{image}\n", encoding="utf-8")
+    with pytest.raises(PocketError, match=message):
+        find_inputs([str(tmp_path / "table.csv")], ["MRI"])
 
 
 def channels_of(trained, tmp_path, image, names):
@@ -242,8 +405,10 @@ def test_wrong_channels_and_dimensions_are_named(trained, image, tmp_path, fails
     checkpoint = channels_of(trained, tmp_path, image, ["t1", "t2", "flair"])
     (tmp_path / "scan_0002.nii.gz").unlink()
     command = ["infer", str(checkpoint), str(tmp_path / "scan_0000.nii.gz"), f"--output={tmp_path / 'out'}"]
-    message = fails(command)
-    assert "is one of 2 files of its case, but the network needs 3 channels (t1, t2, flair)" in message
+    assert "scan_0002.nii.gz: no such file" in fails(command)
+    for number in (2, 3):
+        sitk.WriteImage(sitk.ReadImage(str(image)), str(tmp_path / f"scan_{number:04d}.nii.gz"))
+    assert "is one of 4 files of its case, but the network needs 3 channels (t1, t2, flair)" in fails(command)
     one = ["infer", str(checkpoint), str(image), f"--output={tmp_path / 'out'}"]
     assert "with 1 channel, expected 3" in fails(one)
     flat = tmp_path / "flat.png"
@@ -260,7 +425,7 @@ def test_wrong_channels_and_dimensions_are_named(trained, image, tmp_path, fails
         (["RUN", "nowhere", "--output=out"], "nowhere: no such file or folder"),
         (["RUN", "EMPTY", "--output=out"], "holds no images"),
         (["RUN", "IMAGE", "--output=IMAGE/out"], "cannot be made"),
-        (["RUN", "IMAGE", "--output=out", "--device=cuda:9"], "device: cuda:9 cannot be used"),
+        (["RUN", "IMAGE", "--output=out", "--device=cuda:9"], "device: cuda:9 cannot be used on this machine"),
         (["RUN", "IMAGE", "--output=out", "--overlap=1.5"], "overlap: found 1.5"),
     ],
 )

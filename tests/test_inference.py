@@ -246,6 +246,36 @@ def test_the_mean_moves_to_the_cpu_before_giving_up():
     assert moved
 
 
+@pytest.mark.parametrize("method", ["shift", "add"])
+def test_a_slab_that_finds_no_memory_moves_to_the_cpu(monkeypatch, method):
+    image = random_image((13, 9, 8))
+    expected = SlidingWindow()(position, image, (8, 8, 8))
+    whole, failed = getattr(Slab, method), []
+
+    def once(slab, *arguments):
+        if not failed:
+            failed.append(True)
+            slab.mean = Elsewhere(slab.mean)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        whole(slab, *arguments)
+
+    monkeypatch.setattr(Slab, method, once)
+    assert torch.equal(SlidingWindow()(position, image, (8, 8, 8)), expected)
+    assert failed
+
+
+class Elsewhere:
+    """Stands for a tensor on another device until it is moved."""
+
+    device = torch.device("meta")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def cpu(self) -> Tensor:
+        return self.tensor
+
+
 def test_a_window_too_large_for_memory_is_a_clear_error():
     def predict(_: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -72,7 +72,7 @@ def metrics(run_dir):
 
 def test_ctrl_c_says_how_to_continue(options):
     arguments = [*program(), "fit", *options, "--trainer.max_epochs=1000"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     assert process.stdout is not None
     assert "parameters; run folder" in process.stdout.readline()
     time.sleep(1)
@@ -87,7 +87,9 @@ def test_two_processes_share_the_work_and_report_every_case_once(options, tmp_pa
     parallel = ["--trainer.devices=2", "--trainer.strategy=ddp"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for command in (["fit", *options, *parallel], ["test", f"--run_dir={tmp_path / 'run'}"]):
-        result = subprocess.run([*program(), *command], capture_output=True, text=True, env=environment, check=False)
+        result = subprocess.run(
+            [*program(), *command], capture_output=True, encoding="utf-8", env=environment, check=False
+        )
         assert result.returncode == 0, result.stderr[-2000:]
     import json
 

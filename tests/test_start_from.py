@@ -111,12 +111,12 @@ def test_a_run_folder_stands_for_its_last_checkpoint(source):
 
 
 def test_nothing_in_common_is_refused(source):
-    with pytest.raises(PocketError, match="weights of a UNet, none of which fit this HRNet"):
+    with pytest.raises(PocketError, match="weights of a UNet of other settings, none of which fit this HRNet"):
         start_from(task(network=HRNet), source[0])
     wide = SegmentationTask(
         UNet(1, 3, depth=2, widths=WidthSchedule(base=6)), {"channels": [""], "classes": BLOBS, "patch_size": [8] * 3}
     )
-    with pytest.raises(PocketError, match="weights of a UNet, none of which fit this UNet"):
+    with pytest.raises(PocketError, match="weights of a UNet of other settings, none of which fit this UNet"):
         start_from(wide, source[0])
 
 
@@ -211,6 +211,8 @@ def test_a_fine_tuned_run_begins_better(pretrained, blobs, blobs_cache, tmp_path
     main([*arguments, f"--run_dir={tuned}", f"--start_from={pretrained}"])
     assert f"start from {pretrained}/checkpoints/last.ckpt: kept " in capsys.readouterr().out
     assert losses(tuned)[0] < losses(tmp_path / "scratch")[0] - 0.03
+    recorded = json.loads((tuned / "manifest.json").read_text(encoding="utf-8"))["start_from"]
+    assert recorded["sha256"] == sha256(pretrained / "checkpoints" / "last.ckpt")
     main(["test", f"--run_dir={tuned}"])
     assert "Please add the following callbacks" not in capsys.readouterr().err
 

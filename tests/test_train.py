@@ -140,12 +140,24 @@ def test_other_settings_are_refused_with_the_difference(options, fails):
     assert "--fresh" in message
 
 
+def test_a_run_is_tested_from_any_folder(options, blobs_cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(blobs_cache.parent)
+    main(["fit", *options, f"--data.init_args.cache={blobs_cache.name}"])
+    monkeypatch.chdir(tmp_path)
+    main(["test", f"--run_dir={tmp_path / 'run'}"])
+    assert "mean of" in capsys.readouterr().out
+
+
 def test_best_is_tested_on_request(run, capsys):
     main(["test", f"--run_dir={run}", "--ckpt_path=best"])
     assert "mean of" in capsys.readouterr().out
 
 
 def test_validate_repeats_the_last_epoch(run, capsys):
+    before = (run / "metrics.csv").read_bytes()
+    main(["validate", f"--run_dir={run}", "--model.init_args.inference.overlap=0"])
+    assert (run / "metrics.csv").read_bytes() == before  # the curves are the training's
+    capsys.readouterr()
     main(["validate", f"--run_dir={run}"])
     expected = rows(run / "metrics.csv")[-1]["val/dice"]
     assert expected[:8] in capsys.readouterr().out

@@ -23,9 +23,8 @@ class PredictionImages(Callback):
 
     While training, ``pictures/epoch_0010_<case>.png`` in the run folder shows the first validation cases after epoch
     10, and TensorBoard and W&B loggers get the same as ``pictures/<case>``. A test writes ``test/pictures/<case>.png``.
-    Only the slices that are shown are copied, so a step costs no more than that; drawing waits for the end of the
-    epoch. Of images with several channels the first is shown. Tasks whose steps return no label map ``predicted``, such
-    as classification, are not drawn.
+    Only the slices that are shown are kept; drawing waits for the end of the epoch. Of images with several channels the
+    first is shown. Tasks whose steps return no label map ``predicted``, such as classification, are not drawn.
 
     Args:
         every_n_epochs: Epochs between two rounds of validation pictures; the last epoch that ``max_epochs`` or
@@ -121,7 +120,8 @@ class PredictionImages(Callback):
                 image = _array(batch["image"][index, 0].float())
                 truth, predicted = _array(batch["label"][index]), _array(outputs["predicted"][index])
                 info = _info(pl_module)
-                self._cases[subject] = slice_case(image, truth, predicted, info.spacing, len(info.classes))
+                spacing = batch["spacing"][index] if "spacing" in batch else info.spacing
+                self._cases[subject] = slice_case(image, truth, predicted, spacing, len(info.classes))
 
 
 def _info(pl_module: LightningModule) -> DatasetInfo:

@@ -128,7 +128,7 @@ def _version(package: str) -> str | None:
 
 def _git_commit(folder: Path) -> str | None:
     """Return the commit that is checked out in a folder, with ``-dirty`` where files were changed; null outside git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

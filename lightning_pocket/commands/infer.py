@@ -41,7 +41,7 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
         images: Image files (NIfTI, NRRD, MetaImage), folders of them, folders with a DICOM series, or a CSV table with
             the column subject and one column per channel. Files called CASE_0000, CASE_0001 are channels of one case.
         output: Folder of the label maps, always needed. Each is called after its case.
-        probabilities: Write the probability of each class too, as CASE_CLASS.nii.gz in the folder probabilities.
+        probabilities: Write the probability of each class too, as probabilities/CASE/CLASS.nii.gz.
         largest_component: Keep only the largest connected component of each class; by default as in training, or as
             `pocket postprocess` chose.
         flips: Average over all flips of each window, 8 times the work; as in training by default.
@@ -49,7 +49,8 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
         window_batch: Windows predicted at a time; as in training by default.
         device: cpu, cuda, cuda:1, or auto for a GPU where there is one.
         precision: Precision of the network.
-        fresh: Segment again what is already in the folder.
+        fresh: Segment again what is already in the folder. Results of another checkpoint or other settings in it are
+            deleted.
 
     Raises:
         PocketError: If the checkpoint or the folder cannot be used, or an image could not be segmented.
@@ -63,23 +64,17 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
     segmenter = Segmenter(files, device, settings)
     cases = find_inputs(images, segmenter.channels)
     folder = ResultsFolder(Path(output), _identity(files, segmenter, probabilities), fresh)
-    folder.refuse_inputs(path for case in cases for path in case.images)
+    folder.claim(path for case in cases for path in case.images)
     failed = 0
     for number, case in enumerate(cases, start=1):
-        label = folder.path / f"{case.subject}{result_suffix(case.images[0])}"
         place = f"{number}/{len(cases)} {case.subject}"
         try:
-            if folder.is_done(case.subject, case.images, label):
-                print(f"{place}: already segmented, {label}", flush=True)
-                continue
-            folder.check_free(case.subject, label)
-            started = time.monotonic()
-            found = _segment(segmenter, case, label, place, probabilities)
-            folder.record(case.subject, case.images, label)
-            print(f"{place}: {found} ({time.monotonic() - started:.1f} s) -> {label}", flush=True)
+            said = _segment(segmenter, case, folder, place, probabilities)
         except (PocketError, RuntimeError, MemoryError, OSError) as error:
             failed += 1
             print(f"{place}: error: {_first_line(error)}", file=sys.stderr, flush=True)
+        else:
+            print(f"{place}: {said}", flush=True)
     if failed:
         raise PocketError(f"{failed} of {len(cases)} images could not be segmented; the reasons are above.")
 
@@ -91,23 +86,38 @@ def _checkpoints(path: Path) -> list[Path]:
     return [RunFolder(path).last if path.is_dir() else path]
 
 
-def _segment(segmenter: Any, case: Case, label: Path, place: str, probabilities: bool) -> str:
-    """Write the results of one case and say what was found."""
+def _segment(segmenter: Any, case: Case, folder: ResultsFolder, place: str, probabilities: bool) -> str:
+    """Write the results of one case, unless they are there, and say what was found."""
+    started = time.monotonic()
+    suffix = result_suffix(case.images[0])
+    label = folder.path / f"{case.subject}{suffix}"
+    maps = [folder.path / "probabilities" / case.subject / f"{_plain(name)}{suffix}" for name in segmenter.classes]
+    missing = next((image for image in case.images if not image.exists()), None)
+    if missing:
+        names = ", ".join(segmenter.channels)
+        raise PocketError(f"{missing}: no such file; the network needs {names}, a file each or one 4D file.")
+    if folder.is_done(case.subject, case.images):
+        return f"already segmented, {label}"
+    folder.begin(case.subject, case.images, [label, *(maps if probabilities else [])])
     with show_windows(place) as progress:
         result = segmenter.segment(case.images, progress, probabilities)
     if probabilities:
-        for index, name in enumerate(segmenter.classes):
-            plain = name.replace(" ", "_").replace("/", "_")
-            path = label.parent / "probabilities" / f"{case.subject}_{plain}{result_suffix(case.images[0])}"
+        for index, path in enumerate(maps):
             write_like(path, result.probability(index), case.images[0])
     write_like(label, result.label, case.images[0])
-    values = segmenter.resolved.label_values
+    folder.finish(case.subject)
     millilitres = result.label.grid.voxel_mm3 / 1000
+    values = dict(zip(segmenter.classes, segmenter.resolved.label_values, strict=True))
     volumes = [
-        f"{name} {(result.label.array == value).sum() * millilitres:.1f} ml"
-        for name, value in list(zip(segmenter.classes, values, strict=True))[1:]
+        f"{name} {(result.label.array == values[name]).sum() * millilitres:.1f} ml" for name in segmenter.classes[1:]
     ]
-    return ", ".join(volumes)
+    for note in result.notes:
+        print(f"{place}: warning: {note}", file=sys.stderr, flush=True)
+    return f"{', '.join(volumes)} ({time.monotonic() - started:.1f} s) -> {label}"
+
+
+def _plain(name: str) -> str:
+    return name.replace(" ", "_").replace("/", "_")
 
 
 def _identity(checkpoints: list[Path], segmenter: Any, probabilities: bool) -> dict[str, Any]:

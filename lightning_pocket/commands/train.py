@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
@@ -127,6 +128,10 @@ class PocketCLI(LightningCLI):
             check = getattr(resolve_name(logger.class_path), "check_installed", None)
             if check is not None:  # here: jsonargparse buries what a logger raises when it is made
                 check()
+        if self.subcommand != "fit" and hasattr(options.data.init_args, "cache"):
+            options.data.init_args.cache = self.run.find_cache(options.data.init_args.cache)
+        if self.subcommand == "validate":  # the curves are the training's
+            options.trainer.logger = False
         if self.subcommand == "fit":
             if options.start_from is not None and options.ckpt_path is not None:
                 raise PocketError("--start_from and --ckpt_path both name first weights. Give one of them.")
@@ -140,6 +145,7 @@ class PocketCLI(LightningCLI):
             super().instantiate_classes()
         except MisconfigurationException as error:
             raise PocketError(f"trainer: {error}") from error
+        _drop_version(self.trainer.progress_bar_callback)
         if self.config[self.subcommand].start_from is not None:  # its checkpoints ask for this callback
             self.started = StartFrom()
             self.trainer.callbacks.insert(0, self.started)  # type: ignore[attr-defined]
@@ -149,6 +155,7 @@ class PocketCLI(LightningCLI):
         record = getattr(self.datamodule, "record", {})
         validated = bool(record.get("split", {}).get("val", True))
         _check_monitors(self.model, self.trainer.callbacks, validated)  # type: ignore[attr-defined]
+        _check_optimizer(self.model)
         self.run.check_data(record)
         self._start_from(self.config[self.subcommand])  # before --fresh deletes anything
         self.run.start(self._settings())
@@ -206,6 +213,15 @@ class PocketCLI(LightningCLI):
         return settings
 
 
+def _drop_version(bar: ProgressBar | None) -> None:
+    """Take the number of the logger's version, which our loggers do not have, out of the progress bar."""
+    if bar is not None:
+        metrics = bar.get_metrics
+        bar.get_metrics = lambda *arguments: {  # type: ignore[method-assign]
+            name: value for name, value in metrics(*arguments).items() if name != "v_num"
+        }
+
+
 def _misfit(error: Exception, checkpoint: str | None) -> PocketError:
     """Return a clear error for weights that do not fit the network."""
     return PocketError(
@@ -234,6 +250,14 @@ def _option(arguments: list[str], name: str) -> str | None:
         if argument == name and position + 1 < len(arguments):
             return arguments[position + 1]
     return None
+
+
+def _check_optimizer(task: BaseTask) -> None:
+    """Refuse settings that torch would refuse with a traceback when training begins."""
+    try:
+        task.configure_optimizers()
+    except (ValueError, TypeError, AssertionError) as error:
+        raise PocketError(f"model.init_args.optimizer or lr_scheduler: {error}.") from error
 
 
 def _check_monitors(task: BaseTask, callbacks: list[Any], validated: bool) -> None:

@@ -7,6 +7,8 @@ posterior, W from right to left. SimpleITK is not safe in threads (issue 74 of i
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import SimpleITK as sitk
 
 from lightning_pocket.data.folds import IMAGE_SUFFIXES
 from lightning_pocket.data.grid import Grid
-from lightning_pocket.data.integrity import INTACT_COPY, ImageError, verify
+from lightning_pocket.data.integrity import FINITE_VALUES, INTACT_COPY, ImageError, verify
 from lightning_pocket.storage import partial_path
 
 # ITK prints C++ warnings that name no case; what matters of them is checked and reported here.
@@ -105,8 +107,8 @@ def read_header(path: Path) -> Header:
     if path.is_dir():
         return _header_of(_read_itk(path))
     reader = sitk.ImageFileReader()
-    with _one_line_errors(path):
-        reader.SetFileName(str(path))
+    with _one_line_errors(path), _alone(path) as file:
+        reader.SetFileName(str(file))
         reader.ReadImageInformation()
     return _header(reader.GetSize(), reader.GetSpacing(), reader.GetNumberOfComponents())
 
@@ -134,6 +136,8 @@ def read_volume(paths: Path | Sequence[Path], channels: int = 1) -> Volume:
     for file, volume in zip(files, volumes, strict=True):
         if not grid.matches(volume.grid):
             raise ImageError(file, f"lies on another grid than {files[0].name}", "resample it to that image")
+    for file, volume in zip(files, volumes, strict=True):
+        _require_finite(file, volume.array)
     if len(volumes) == 1:
         return Volume(volumes[0].array.astype(np.float32, copy=False), grid)
     return Volume(np.concatenate([volume.array for volume in volumes]).astype(np.float32, copy=False), grid)
@@ -221,6 +225,14 @@ def _require_channels(path: Path, header: Header, channels: int) -> None:
         raise ImageError(path, finding, "split it into one file per channel or declare its channels")
 
 
+def _require_finite(path: Path, voxels: np.ndarray) -> None:
+    """Refuse what ``verify`` cannot see: formats other than NIfTI keep NaN and infinite voxels."""
+    if np.issubdtype(voxels.dtype, np.floating):
+        bad = sum(int(plane.size - np.isfinite(plane).sum()) for channel in voxels for plane in channel)
+        if bad:
+            raise ImageError(path, f"NaN or infinite voxels: {bad:,}", FINITE_VALUES)
+
+
 def _split(image: sitk.Image) -> list[sitk.Image]:
     if image.GetNumberOfComponentsPerPixel() > 1:
         return [sitk.VectorIndexSelectionCast(image, i) for i in range(image.GetNumberOfComponentsPerPixel())]
@@ -231,8 +243,8 @@ def _split(image: sitk.Image) -> list[sitk.Image]:
 
 def _read_itk(path: Path) -> sitk.Image:
     if not path.is_dir():
-        with _one_line_errors(path):
-            return sitk.ReadImage(str(path))
+        with _one_line_errors(path), _alone(path) as file:
+            return sitk.ReadImage(str(file))
     files = series_files(path)
     reader = sitk.ImageSeriesReader()
     with _one_line_errors(path):
@@ -243,6 +255,25 @@ def _read_itk(path: Path) -> sitk.Image:
             path, "DICOM slices are missing or unevenly spaced", "complete the series or resample it to even slices"
         )
     return image
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """Give a path of the file beside which no other NIfTI file of its name lies.
+
+    ITK takes the voxels of ``scan.nii.gz`` from ``scan.nii`` where both are in a folder.
+    """
+    name = path.name.lower()
+    if not name.endswith(".nii.gz") or not path.with_name(path.name[:-3]).exists():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / path.name
+        try:
+            link.symlink_to(path.resolve())
+        except OSError:  # a system that does not let everybody link
+            shutil.copyfile(path, link)
+        yield link
 
 
 def _unevenness(files: Sequence[Path]) -> float:

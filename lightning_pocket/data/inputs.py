@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from lightning_pocket.data.folds import IMAGE_SUFFIXES, stem
+from lightning_pocket.data.checks import name_faults
+from lightning_pocket.data.folds import stem
 from lightning_pocket.data.layouts import Case
 from lightning_pocket.errors import PocketError
 
+#: What a file of a folder must end with to be a volume; pictures beside a DICOM series are not.
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _CHANNEL = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's names: CASE_0000, CASE_0001, one file per channel
 
 
@@ -21,15 +24,16 @@ def find_inputs(paths: Sequence[str], channels: Sequence[str]) -> list[Case]:
 
     Args:
         paths: Each an image file; a folder that holds one DICOM series; a folder of image files or of DICOM folders;
-            or a CSV table with the column subject and one column per channel. Files called ``CASE_0000``,
-            ``CASE_0001`` and so on are the channels of one case.
+            or a CSV table with the column subject and one column per channel. Where there are several channels, files
+            called ``CASE_0000``, ``CASE_0001`` and so on are those of one case.
         channels: Names of the channels that a case must have.
 
     Returns:
-        The cases, without labels. Their files may still be unreadable.
+        The cases, without labels. Their files may still be missing or unreadable.
 
     Raises:
-        PocketError: If a path does not exist or holds no image, or two cases have the same name.
+        PocketError: If a path does not exist or holds no image, or a case has a name that another one has or that
+            cannot name a file.
     """
     cases: dict[str, Case] = {}
     for path in map(Path, paths):
@@ -37,9 +41,11 @@ def find_inputs(paths: Sequence[str], channels: Sequence[str]) -> list[Case]:
             before = cases.setdefault(case.subject, case)
             if before.images != case.images:
                 raise PocketError(
-                    f"images: {before.images[0]} and {case.images[0]} would both be called {case.subject!r}; segment "
-                    "them into different --output folders, or name them in a CSV table."
+                    f"images: {before.images[0]} and {case.images[0]} would both be called {case.subject!r}; give "
+                    "them different names in the column subject of a CSV table, or different --output folders."
                 )
+    for fault in name_faults(list(cases.values())):
+        raise PocketError(f"{fault.file}: the case is called {fault.subject!r}; {fault.remedy} in the name of a case.")
     return list(cases.values())
 
 
@@ -47,15 +53,16 @@ def _find(path: Path, channels: Sequence[str]) -> list[Case]:
     if not path.exists():
         raise PocketError(f"{path}: no such file or folder.")
     if path.is_file():
-        return _read_table(path, channels) if path.suffix.lower() == ".csv" else _group(_channel_files(path), channels)
-    files = sorted(file for file in path.iterdir() if file.name.lower().endswith(IMAGE_SUFFIXES))
+        return _read_table(path, channels) if path.suffix.lower() == ".csv" else _group([path], len(channels))
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    files = [file for file in entries if file.name.lower().endswith(VOLUME_SUFFIXES)]
     if files:
-        return _group([file for file in files if not file.name.startswith(".")], channels)
+        return _group(files, len(channels))
     if _holds_dicom(path):
         return [Case(path.resolve().name, (path,), None)]
-    series = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _holds_dicom(folder)]
+    series = [folder for folder in entries if folder.is_dir() and _holds_dicom(folder)]
     if not series:
-        known = ", ".join(IMAGE_SUFFIXES[:5])
+        known = ", ".join(VOLUME_SUFFIXES)
         raise PocketError(f"{path}: holds no images; expected files such as {known}, or DICOM series.")
     return [Case(folder.name, (folder,), None) for folder in series]
 
@@ -64,26 +71,28 @@ def _holds_dicom(folder: Path) -> bool:
     return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
 
 
-def _channel_files(path: Path) -> list[Path]:
-    """Return all channels of the case that one file of it stands for."""
-    match = _CHANNEL.match(stem(path.name))
-    if not match:
-        return [path]
-    suffix = path.name[len(stem(path.name)) :]
-    mates = [file for file in path.parent.iterdir() if file.name.endswith(suffix)]
-    return sorted(file for file in mates if (m := _CHANNEL.match(stem(file.name))) and m[1] == match[1])
-
-
-def _group(files: Sequence[Path], channels: Sequence[str]) -> list[Case]:
+def _group(files: Iterable[Path], channels: int) -> list[Case]:
     """Put the numbered channels of a case together."""
-    groups: dict[str, list[Path]] = {}
+    cases: dict[tuple[str, str], Case] = {}
     for file in files:
-        match = _CHANNEL.match(stem(file.name))
-        groups.setdefault(match[1] if match else stem(file.name), []).append(file)
-    # A data set of one channel may have numbers that are no channels, such as the slices or dates of its names.
-    if len(channels) == 1 and any(len(group) > 1 for group in groups.values()):
-        return [Case(stem(file.name), (file,), None) for file in files]
-    return [Case(subject, tuple(group), None) for subject, group in groups.items()]
+        subject, suffix = stem(file.name), file.name[len(stem(file.name)) :]
+        match = _CHANNEL.match(subject)
+        if channels == 1:  # other numbers may be dates or counts
+            subject = subject.removesuffix("_0000")
+        elif match and file.with_name(f"{match[1]}_0000{suffix}").is_file():
+            subject = match[1]
+        images: tuple[Path, ...] = (file,)
+        if subject != stem(file.name) and channels > 1:
+            images = _channel_files(file.with_name(f"{subject}_0000{suffix}"), subject, suffix, channels)
+        cases[subject, suffix] = Case(subject, images, None)
+    return list(cases.values())
+
+
+def _channel_files(first: Path, subject: str, suffix: str, channels: int) -> tuple[Path, ...]:
+    """Return the files of all channels, those that should be there and those that should not."""
+    expected = [first.with_name(f"{subject}_{channel:04d}{suffix}") for channel in range(channels)]
+    beyond = first.with_name(f"{subject}_{channels:04d}{suffix}")
+    return (*expected, beyond) if beyond.exists() else tuple(expected)
 
 
 def _read_table(path: Path, channels: Sequence[str]) -> list[Case]:
@@ -96,4 +105,11 @@ def _read_table(path: Path, channels: Sequence[str]) -> list[Case]:
     if missing or not rows:
         found = ", ".join(rows[0]) if rows else "no rows"
         raise PocketError(f"{path}: has {found}; expected the columns subject, {', '.join(channels)}.")
+    blank = next((number for number, row in enumerate(rows, start=2) if not row["subject"]), None)
+    if blank:
+        raise PocketError(f"{path}, line {blank}: the subject is blank; give each case a name.")
+    for number, row in enumerate(rows, start=2):
+        empty = [name for name in channels if not row[name]]
+        if empty:
+            raise PocketError(f"{path}, line {number}: the column {empty[0]} is blank; name an image of this channel.")
     return [Case(row["subject"], tuple(path.parent / row[name] for name in channels), None) for row in rows]

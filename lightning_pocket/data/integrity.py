@@ -60,6 +60,8 @@ def verify(path: Path) -> None:
     try:
         with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as stream:
             start = stream.read(_HEADER)
+            if any(len(start) >= 4 and struct.unpack_from(f"{order}i", start)[0] == 540 for order in "<>"):
+                raise ImageError(path, "is a NIfTI-2 file, which ITK cannot read", "save it as NIfTI-1")
             voxels = _parse(start)
             found, bad = _scan(stream, start, voxels)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from lightning_pocket.data.folds import IMAGE_SUFFIXES
 from lightning_pocket.data.images import Volume, to_itk, write_volume
+from lightning_pocket.data.integrity import INTACT_COPY, ImageError
 from lightning_pocket.storage import partial_path
 
 _NIFTI = (".nii.gz", ".nii")
@@ -35,9 +36,13 @@ def write_like(path: Path, volume: Volume, image: Path) -> None:
         write_volume(path, volume)
         return
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
 
     stored = sitk.GetArrayFromImage(sitk.DICOMOrient(to_itk(volume.array, volume.grid), volume.grid.orientation))
-    source = nibabel.load(image)
+    try:
+        source = nibabel.load(image)
+    except ImageFileError as error:
+        raise ImageError(image, "its NIfTI header is not standard", INTACT_COPY) from error
     header = source.header.copy()
     header.extensions.clear()
     header.set_data_dtype(volume.array.dtype)

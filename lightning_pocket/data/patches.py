@@ -23,11 +23,15 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, label, foreground v
 
 
 class Item(TypedDict):
-    """One patch or volume: ``image`` (C, D, H, W) float32, ``label`` (D, H, W) uint8, and the case it is from."""
+    """One patch or volume: ``image`` (C, D, H, W) float32, ``label`` (D, H, W) uint8, and the case it is from.
+
+    A volume has its spacing too, in mm along (D, H, W).
+    """
 
     image: Tensor
     label: Tensor
     subject: str
+    spacing: NotRequired[tuple[float, ...]]
     original: NotRequired[CachedOriginal]
 
 
@@ -170,7 +174,8 @@ class VolumeDataset(Dataset[Item]):
         counted = index < len(self.share)
         case = self.share[index] if counted else self.filler
         image, label = torch.from_numpy(np.array(case.image())), torch.from_numpy(np.array(case.label()))
-        item: Item = {"image": image, "label": label, "subject": case.subject if counted else ""}
+        subject = case.subject if counted else ""
+        item: Item = {"image": image, "label": label, "subject": subject, "spacing": tuple(case.spacing)}
         if self.original:
             item["original"] = CachedOriginal(case)
         return item

@@ -110,7 +110,7 @@ class VolumeDataModule(LightningDataModule):
     @property
     def record(self) -> dict[str, Any]:
         """Return what identifies the data of a run: the cache's hash and the cases of each split."""
-        return {"cache": str(self.cache.path), "hash": self.cache.hash, "split": self.split.to_dict()}
+        return {"cache": str(self.cache.path.resolve()), "hash": self.cache.hash, "split": self.split.to_dict()}
 
     @override
     def setup(self, stage: str) -> None:

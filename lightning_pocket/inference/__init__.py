@@ -2,6 +2,7 @@
 
 from .components import check_names, keep_largest, remove_islands
 from .importance import gaussian_importance
+from .segment import segment
 from .sliding_window import SlidingWindow, window_starts
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "gaussian_importance",
     "keep_largest",
     "remove_islands",
+    "segment",
     "window_starts",
 ]

@@ -66,7 +66,7 @@ def keep_largest(label: np.ndarray, classes: Collection[int] | None = None) -> n
     kept = label.copy()
     around = np.ones((3,) * label.ndim, bool)
     # Only the box around a class is looked at: numbering components takes four bytes a voxel.
-    for index, box in enumerate(ndimage.find_objects(label.astype(np.int32, copy=False)), start=1):
+    for index, box in enumerate(ndimage.find_objects(label), start=1):
         if box is None or (classes is not None and index not in classes):
             continue
         components, count = ndimage.label(label[box] == index, around)

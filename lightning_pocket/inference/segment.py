@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_pocket.errors import PocketError
+
 from .sliding_window import SlidingWindow
+from .window_predictor import free_cached_memory, is_out_of_memory
 
 
 def segment(
@@ -29,12 +32,31 @@ def segment(
 
     Returns:
         ``(*S)`` uint8 class indices.
+
+    Raises:
+        PocketError: If the logits are not finite, or a single window does not fit into memory.
     """
     label = np.empty(image.shape[1:], np.uint8)
     with torch.inference_mode():
         for first, slab in window.slabs(predict, image[None], patch_size):
             planes = slice(first, first + slab.shape[2])
-            label[planes] = slab[0].argmax(0).to("cpu", torch.uint8).numpy()
+            if not torch.isfinite(slab).all():
+                raise PocketError(
+                    "the network's output is not finite. In float16 take precision bfloat16 or float32; else the "
+                    "weights are broken: take an earlier checkpoint."
+                )
+            label[planes] = _in_memory(lambda logits: logits.argmax(0).to(torch.uint8), slab[0])
             if probabilities is not None:
-                probabilities[:, planes] = slab[0].softmax(0).cpu().numpy()
+                probabilities[:, planes] = _in_memory(lambda logits: logits.softmax(0), slab[0])
     return label
+
+
+def _in_memory(function: Callable[[Tensor], Tensor], slab: Tensor) -> np.ndarray:
+    """Apply a function where the slab is, or on the CPU if memory runs out there."""
+    try:
+        return function(slab).cpu().numpy()
+    except RuntimeError as error:
+        if slab.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    return function(slab.cpu()).numpy()

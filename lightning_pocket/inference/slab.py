@@ -33,8 +33,11 @@ class Slab:
             windows: Where they lie in the slab.
         """
         for output_BKS, window in zip(outputs, windows, strict=True):
-            total = self.total[window].add_(self.weight)
-            self.mean[window].lerp_(output_BKS.to(self.mean.device), self.weight / total)
+            # All memory is taken before anything changes: where it runs out, this can be done again.
+            total = self.total[window] + self.weight
+            share = self.weight / total
+            self.mean[window].lerp_(output_BKS.to(self.mean.device), share)
+            self.total[window] = total
 
     def shift(self, planes: int) -> None:
         """Drop the first planes and make room for as many behind the others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Literal
 
@@ -149,11 +150,12 @@ class SlidingWindow:
                 if slab is None:
                     shape = (len(image_BCS), outputs[0].shape[1], patch_size[0], *size[1:])
                     slab = self._slab(shape, patch_size, outputs[0].device)
-                slab.add(outputs, [(..., slice(None), *window[2:]) for window in batch])
-                del outputs  # or the next batch would be predicted beside this one
+                for output, window in zip(outputs, batch, strict=True):
+                    _make_room(slab, partial(slab.add, [output], [(..., slice(None), *window[2:])]))
+                del outputs, output  # or the next batch would be predicted beside this one
             if slab is not None:
                 yield first, slab.mean[:, :, : following - first]
-                slab.shift(following - first)
+                _make_room(slab, partial(slab.shift, following - first))
 
     def _slab(self, shape: Sequence[int], patch_size: Sequence[int], device: torch.device) -> Slab:
         uniform = self.importance == "uniform"
@@ -210,6 +212,18 @@ def _window(corner: Sequence[int], size: Sequence[int]) -> Window:
 def _check_overlap(overlap: float) -> None:
     if not 0 <= overlap < 1:
         raise PocketError(f"overlap: found {overlap}; give a fraction from 0 to below 1.")
+
+
+def _make_room(slab: Slab, change: Callable[[], None]) -> None:
+    """Change a slab; where memory runs out, move it to the CPU first."""
+    try:
+        change()
+    except RuntimeError as error:
+        if slab.mean.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+        slab.move_to_cpu()
+        free_cached_memory()
+        change()
 
 
 def _in_memory(predictor: WindowPredictor, crops: Sequence[Tensor], slab: Slab | None) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -52,7 +53,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _spread(values: Sequence[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0
+    return stdev(values) if len(values) > 1 else float("nan")  # one case does not tell
 
 
 def _cells(row: Row, columns: Sequence[str]) -> list[str]:
@@ -70,6 +71,8 @@ def _summaries(rows: Sequence[Row], name: str, metrics: Sequence[str]) -> list[s
 
 def _show(column: str, value: float) -> str:
     """Return distances to hundredths of a mm, shares to four decimals."""
+    if math.isnan(value):
+        return "n/a"
     return f"{value:.2f}" if "_mm" in column and not column.startswith(_CLASS) else f"{value:.4f}"
 
 

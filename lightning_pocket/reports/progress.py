@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_MANY_WINDOWS = 50
+
 
 @contextlib.contextmanager
 def show_progress(description: str, total: int, lines: bool = False) -> Iterator[Callable[[], None]]:
@@ -50,7 +52,7 @@ def show_windows(description: str) -> Iterator[tuple[Callable[[int], None], Call
         A function to call with the number of windows once it is known, and one to call with how many more are done.
     """
     if not sys.stderr.isatty():
-        yield _nothing, _nothing
+        yield _lines(description)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -58,5 +60,18 @@ def show_windows(description: str) -> Iterator[tuple[Callable[[int], None], Call
         yield lambda total: bar.update(task, total=total), lambda done: bar.advance(task, done)
 
 
-def _nothing(_: int) -> None:
-    pass
+def _lines(description: str) -> tuple[Callable[[int], None], Callable[[int], None]]:
+    """Print a line at every tenth of the windows, where there are many."""
+    total = done = 0
+
+    def begin(windows: int) -> None:
+        nonlocal total
+        total = windows
+
+    def advance(windows: int) -> None:
+        nonlocal done
+        done += windows
+        if total >= _MANY_WINDOWS and done * 10 // total > (done - windows) * 10 // total:
+            print(f"{description}: {done} of {total} windows", file=sys.stderr, flush=True)  # noqa: T201
+
+    return begin, advance

@@ -54,13 +54,14 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
         high: Highest value to be covered.
         count: Number of intervals to aim at.
     """
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # the same but for rounding
         low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    digits = 1 - math.floor(math.log10(step))
+    return [round(index * step, digits) for index in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.inference import SlidingWindow, check_names, remove_islands
+from lightning_pocket.inference import SlidingWindow, check_names, remove_islands, segment
 from lightning_pocket.losses import L2Dice, deep_supervision_loss
 from lightning_pocket.metrics import CaseDice, column_name, score_case
 from lightning_pocket.networks.base import Classifier, Network
@@ -130,8 +130,7 @@ class SegmentationTask(BaseTask):
 
         Scores are those of the original images' own grid: the prediction is brought back to it.
         """
-        predicted = self.logits(batch["image"]).argmax(1)
-        found = predicted.to("cpu", torch.uint8).numpy()
+        found = [segment(self.network, image, self.info.patch_size, self.inference) for image in batch["image"]]
         maps = [remove_islands(label, self.largest_component, self.info.classes) for label in found]
         rows = [
             {"subject": subject, **self._score(label, original)}

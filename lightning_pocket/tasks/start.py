@@ -95,8 +95,8 @@ def start_from(task: BaseTask, source: str | Path) -> Start:
     # Norms and heads of the same width fit any network.
     if not any(current[name].ndim > 1 and _layer(name) not in head for name in kept):
         raise PocketError(
-            f"--start_from {path}: holds the weights of a {_class_name(content)}, none of which fit this "
-            f"{type(task.network).__name__}. Give the same network settings, or leave the option out."
+            f"--start_from {path}: holds the weights of a {_class_name(content)} of other settings, none of which fit "
+            f"this {type(task.network).__name__}. Give the same network settings, or leave the option out."
         )
     task.network.load_state_dict({name: saved[name] for name in kept}, strict=False)
     sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}

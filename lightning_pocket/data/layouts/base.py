@@ -103,7 +103,7 @@ def image_files(folder: Path, ending: str | tuple[str, ...]) -> list[Path]:
     """Return the files of a folder that end so, sorted; none where there is no folder. Hidden files are skipped."""
     if not folder.is_dir():
         return []
-    return sorted(f for f in folder.iterdir() if f.name.endswith(ending) and not f.name.startswith("."))
+    return sorted(f for f in folder.iterdir() if f.name.lower().endswith(ending) and not f.name.startswith("."))
 
 
 def numbered_names(table: dict[str, Any], where: str) -> list[str]:
