@@ -50,7 +50,7 @@ def start_tied(arguments: Sequence[str], output: IO[bytes], environment: Mapping
 
     Args:
         arguments: What follows ``pocket``.
-        output: File that standard output and standard error are appended to.
+        output: File that standard output and standard error are appended to, as UTF-8.
         environment: Variables on top of those of this process.
 
     Returns:
@@ -61,7 +61,7 @@ def start_tied(arguments: Sequence[str], output: IO[bytes], environment: Mapping
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **environment, _TIED: "1"},
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment, _TIED: "1"},
     )
 
 

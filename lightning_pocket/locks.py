@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Where Windows locks a byte: far behind the content, which must stay readable.
 _FAR = 2**30
+#: How often, and after how many seconds, the name of a holder is looked for that is about to write it.
+_TRIES, _PAUSE_S = 5, 0.02
 #: What file systems answer that know no locks.
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 #: Locks that this process holds; children made by fork must let go of them.
@@ -77,11 +80,13 @@ class FileLock:
 
     def holder(self) -> str:
         """Say who holds the lock: host, process and since when."""
-        try:
-            found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-            return f"process {found['pid']} on {found['host']} since {found['since']}"
-        except (OSError, ValueError, LookupError, TypeError):  # not yet written, or just released
-            return "another process"
+        for _ in range(_TRIES):
+            try:
+                found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+                return f"process {found['pid']} on {found['host']} since {found['since']}"
+            except (OSError, ValueError, LookupError, TypeError):  # not yet written, or just released
+                time.sleep(_PAUSE_S)
+        return "another process"
 
 
 def _me() -> dict[str, Any]:

@@ -40,9 +40,14 @@ def start(home, tmp_path):
 
     def run(*options, folder=tmp_path / "out"):
         command = [sys.executable, str(STAND_IN), "crossval", f"--run_dir={folder}", *options]
-        environment = os.environ | {"STAND_IN": str(home)}
+        environment = os.environ | {"STAND_IN": str(home), "PYTHONIOENCODING": "utf-8"}
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
         )
         processes.append(process)
         return process
@@ -266,6 +271,18 @@ def test_a_lock_is_held_once_and_says_by_whom(tmp_path):
     assert not (tmp_path / "lock").exists()
     assert second.acquire()
     second.release()
+
+
+def test_a_holder_that_has_not_yet_written_its_name_is_waited_for(tmp_path, monkeypatch):
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    written = (tmp_path / "lock").read_text()
+    (tmp_path / "lock").write_text("")
+    monkeypatch.setattr(time, "sleep", lambda _: (tmp_path / "lock").write_text(written))
+    assert lock.holder().startswith(f"process {os.getpid()} on ")
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    lock.release()
+    assert lock.holder() == "another process"
 
 
 def test_a_lock_file_that_was_deleted_while_it_was_waited_for_is_not_taken(tmp_path, monkeypatch):

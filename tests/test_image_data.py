@@ -109,6 +109,18 @@ def test_augmentation_changes_training_images_alone(cache):
         np.testing.assert_array_equal(image, opened.images()[opened.subjects.index(subject)])
 
 
+def test_every_epoch_and_index_has_noise_of_its_own(cache):
+    opened = ImageCache.open(cache)
+    images = CachedImages(opened, opened.subjects)
+    noise = TrainingImages(images, tio.RandomNoise(std=(0.2, 0.2)))
+    added = set()
+    for key in [(0, 0), (1, 0), (0, 1)]:
+        item = noise[key]
+        plain = images.item(images.subjects.index(item["subject"]))["image"]
+        added.add(round(float((item["image"] - plain)[0, 0, 0]), 6))
+    assert len(added) == 3
+
+
 def preset() -> list[tio.Transform]:
     entries = yaml.safe_load((configs_folder() / "presets" / "augment_images.yaml").read_text(encoding="utf-8"))
     made = []

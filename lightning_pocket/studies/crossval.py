@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -144,7 +145,8 @@ def resolve_settings(options: Sequence[str]) -> dict[str, Any]:
         PocketError: If an option is wrong.
     """
     command = [*program(), "fit", *options, "--print_config"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # paths need not be ASCII
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if "error: " in line] or result.stderr.splitlines()[-1:]
         raise PocketError(said[-1].partition("error: ")[2] or said[-1] if said else "pocket fit refuses the options.")

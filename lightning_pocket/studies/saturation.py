@@ -99,10 +99,10 @@ class Saturation:
         done = [(preset, percent, run) for (preset, percent), run in runs.items() if _is_done(run)]
         page = self._report(done, length) if done else None
         if page is None or len(done) < len(runs):
-            failed = [run.name for run in runs.values() if run not in [entry[2] for entry in done]]
+            failed = [run.name for run in runs.values() if not _is_done(run)]
             raise PocketError(
-                f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}); the reasons are above and in the logs. "
-                "The same command does what is missing."
+                f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}); the reasons are above and in the "
+                "logs. The same command does what is missing."
             )
         return page
 
