@@ -164,7 +164,7 @@ def test_an_ensemble_is_the_mean_of_the_logits(crossvalidated, blobs, two_folds,
         logits = sum(task.logits(prepared) for task in tasks) / 2
     expected = logits[0].softmax(0).numpy()
     for index, name in enumerate(("background", "shell", "core")):
-        found = read_label(out / "probabilities" / f"case_03_{name}.nii.gz").array
+        found = read_label(out / "probabilities" / "case_03" / f"{name}.nii.gz").array
         np.testing.assert_allclose(found, expected[index], atol=1e-4)
     record = json.loads((out / "infer.json").read_text(encoding="utf-8"))
     assert [Path(path).parts[-3] for path in record["checkpoint"]] == ["fold_0", "fold_1"]

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from lightning_pocket.cli import main
 from lightning_pocket.commands.prepare import prepare
-from lightning_pocket.data import ImageDataModule
+from lightning_pocket.data import ImageDataModule, VolumeDataModule
 from lightning_pocket.data.images2d.cache import ImageCache
 from lightning_pocket.data.images2d.dataset import CachedImages, OrderedImages, TrainingImages, augment
 from lightning_pocket.data.splits import SplitSettings
@@ -282,3 +282,10 @@ def test_a_killed_run_learns_the_same(cache, tmp_path):
         for run in ("whole", "killed")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_module_for_volumes_says_what_the_cache_is(cache):
+    with pytest.raises(
+        PocketError, match="is a cache of images with classes; train on it with --config classify_images"
+    ):
+        VolumeDataModule(str(cache))

@@ -72,7 +72,9 @@ def write_table(tmp_path, **changes):
         {"name": "paper", "published": {"dice": 0.9}},
     ]
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"title": "Mine", "rows": rows, "folds": 3} | changes, allow_unicode=True))
+    path.write_text(
+        yaml.safe_dump({"title": "Mine", "rows": rows, "folds": 3} | changes, allow_unicode=True), encoding="utf-8"
+    )
     return path
 
 
@@ -300,7 +302,7 @@ def test_the_table_of_the_docs_is_one(tmp_path, monkeypatch):
     page = (Path(__file__).parents[1] / "docs" / "comparing.md").read_text(encoding="utf-8")
     block = re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL).group(1)
     monkeypatch.chdir(tmp_path)
-    Path("plan.yaml").write_text("{}")
+    Path("plan.yaml").write_text("{}", encoding="utf-8")
     Path("mine.yaml").write_text(block, encoding="utf-8")
     pocket = read_table("mine.yaml").row("pocket")
     assert (pocket.mean("dice"), pocket.score("dice"), pocket.p("dice")) == (0.93, "0.930 ± 0.059 (0.952)", "0.7")

@@ -175,6 +175,8 @@ def read_dataset(path: Path) -> dict[str, Any]:
     data = read_json(path / "dataset.json")
     if not is_dataset(data):
         raise PocketError(f"{path}: not a cache; give the folder that `pocket prepare` was told to --output.")
+    if data.get("kind") == "images":
+        raise PocketError(f"{path}: is a cache of images with classes; train on it with --config classify_images.")
     if data["format"] != FORMAT:
         raise PocketError(
             f"{path}: cache of format {data['format']}, expected {FORMAT}; run `pocket prepare` with --fresh."
