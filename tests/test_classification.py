@@ -248,12 +248,3 @@ def test_the_protocol_is_that_of_the_paper():
     plateau = {"mode": "max", "factor": 0.5, "patience": 5, "min_lr": 1e-6}
     assert settings["lr_scheduler"]["init_args"] == plateau
     assert settings["monitor"] == "val/accuracy"
-
-
-@pytest.mark.parametrize("name", ["classify_images", "covidx8b"])
-def test_the_experiment_has_the_callbacks_of_every_run(name):
-    def callbacks(path):
-        entries = yaml.safe_load((configs_folder() / path).read_text(encoding="utf-8"))["trainer"]["callbacks"]
-        return [entry for entry in entries if not entry["class_path"].endswith("BestCheckpoint")]
-
-    assert callbacks(f"experiments/{name}.yaml") == callbacks("defaults.yaml")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lightning_pocket.locks import FileLock
-from lightning_pocket.studies.fold_jobs import environments, visible_devices
+from lightning_pocket.studies.jobs import environments, visible_devices
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 FOLDS = "subject,fold,split,group\n" + "".join(f"case_{n},{n % 3},,\n" for n in range(7))

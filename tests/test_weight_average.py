@@ -60,7 +60,7 @@ def train(folder, average, epochs=3, accumulate=1):
         default_root_dir=folder,
         max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[LastCheckpoint(), recorder, average, BestCheckpoint()],
+        callbacks=[LastCheckpoint(), recorder, average, BestCheckpoint("val/dice")],
         accumulate_grad_batches=accumulate,
         logger=False,
         num_sanity_val_steps=0,

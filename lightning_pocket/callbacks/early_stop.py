@@ -16,7 +16,7 @@ class EarlyStop(EarlyStopping):
     have ended. A run that was ended early is finished.
 
     Args:
-        monitor: Metric that is watched.
+        monitor: Metric that is watched; null is the score of the task.
         mode: Whether more or less of it is better.
         patience: Epochs (validations, where not every epoch is validated) without progress after which to stop.
         min_delta: Least change that counts as progress.
@@ -24,12 +24,17 @@ class EarlyStop(EarlyStopping):
 
     def __init__(
         self,
-        monitor: str = "val/dice",
+        monitor: str | None = None,
         mode: Literal["min", "max"] = "max",
         patience: int = 20,
         min_delta: float = 0.0,
     ) -> None:
-        super().__init__(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)
+        super().__init__(monitor=monitor or "", mode=mode, patience=patience, min_delta=min_delta)
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.monitor = self.monitor or str(pl_module.score)
+        super().setup(trainer, pl_module, stage)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -63,7 +63,8 @@ def _run(plan: Plan, jobs: int, command: list[str]) -> None:
     from lightning_pocket.reports.fold_summary import print_folds
     from lightning_pocket.studies import out_of_fold
     from lightning_pocket.studies.crossval import CASES
-    from lightning_pocket.studies.fold_jobs import FoldJobs, environments, visible_devices
+    from lightning_pocket.studies.fold_jobs import FoldJobs
+    from lightning_pocket.studies.jobs import environments, visible_devices
 
     out_of_fold.begin(plan, command)
     places = environments(min(jobs, len(plan.wanted)), visible_devices(plan.settings), os.cpu_count() or 1)

@@ -24,7 +24,7 @@ import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses
 import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
-from lightning_pocket.callbacks import StartFrom
+from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, StartFrom
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
 from lightning_pocket.parsing import ClearErrors
@@ -261,7 +261,11 @@ def _check_optimizer(task: BaseTask) -> None:
 
 
 def _check_monitors(task: BaseTask, callbacks: list[Any], validated: bool) -> None:
-    monitors = {f"the monitor of {type(c).__name__}": c.monitor for c in callbacks if getattr(c, "monitor", None)}
+    monitors = {}
+    for callback in callbacks:
+        score = task.score if isinstance(callback, BestCheckpoint | EarlyStop) else None
+        if watched := getattr(callback, "monitor", None) or score:
+            monitors[f"the monitor of {type(callback).__name__}"] = watched
     if task.make_scheduler is not None:
         monitors["model.init_args.monitor"] = task.monitor
     for owner, name in monitors.items():

@@ -127,10 +127,11 @@ def match_folds(folds: Mapping[str, Assignment], subjects: Sequence[str], source
     unknown = [subject for subject in folds if subject not in known]
     if unknown:
         raise PocketError(f"{source}: {_listed(unknown)} not in the data set; remove the lines or mend the names.")
-    missing = [subject for subject in subjects if folds.get(subject, Assignment()) == Assignment()]
+    places = {subject: folds.get(subject, Assignment()) for subject in subjects}
+    missing = [subject for subject, place in places.items() if place.fold is None and place.split is None]
     if missing:
         raise PocketError(f"{source}: {_listed(missing)} without fold and split; give each case of the data set one.")
-    return {subject: folds[subject] for subject in subjects}
+    return places
 
 
 def _listed(subjects: Sequence[str], most: int = 5) -> str:

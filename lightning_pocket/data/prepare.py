@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lightning_pocket.data.case_files import (
 from lightning_pocket.data.checks import Fault, Inspection, found_labels, unlisted_faults
 from lightning_pocket.data.differences import differences
 from lightning_pocket.data.fingerprint import summarize
-from lightning_pocket.data.folds import Assignment, make_folds, match_folds, read_folds, write_folds
+from lightning_pocket.data.folds import Assignment, assign, write_folds
 from lightning_pocket.data.layouts import Case, Layout
 from lightning_pocket.data.layouts.base import counted_labels, region_classes
 from lightning_pocket.data.preprocess import Preprocessing, Resolved, resolve
@@ -72,22 +72,8 @@ def assign_folds(cases: Sequence[Case], file: Path | None, num_folds: int, seed:
     Raises:
         PocketError: If the file does not fit the cases, or there are too few cases.
     """
-    groups = {case.subject: case.group for case in cases}
-    folds = _folds(cases, file, num_folds, seed)
-    return {name: replace(place, group=place.group or groups[name]) for name, place in folds.items()}
-
-
-def _folds(cases: Sequence[Case], file: Path | None, num_folds: int, seed: int) -> dict[str, Assignment]:
-    subjects = [case.subject for case in cases]
-    if file is not None:
-        return match_folds(read_folds(file, subjects), subjects, str(file))
-    given = {case.subject: Assignment(case.fold, case.split) for case in cases}
-    if any(assignment.fold is not None for assignment in given.values()):
-        return match_folds(given, subjects, "fold column")
-    free = [case for case in cases if case.split is None]
-    groups = {case.subject: case.group for case in free if case.group}
-    made = make_folds([case.subject for case in free], num_folds, seed, groups) if free else {}
-    return given | made
+    given = {case.subject: Assignment(case.fold, case.split, case.group) for case in cases}
+    return assign(given, file, num_folds, seed)
 
 
 def is_up_to_date(preparation: Preparation, output: Path) -> bool:

@@ -1,20 +1,24 @@
-"""Many runs, one after the other or several at once, each in processes of its own."""
+"""Work in processes of its own: commands one after the other, several jobs at once, a GPU each in turn."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from lightning_pocket.launch import start_tied
 
-_POLL_S = 0.2
-#: How long a process may take to end once it is told to.
+#: How often to look whether a process has ended, in seconds.
+PAUSE_S = 0.2
+#: How long processes may take to end by themselves after Ctrl-C, and then after being told.
 _GRACE_S = 5.0
 
 
@@ -33,52 +37,79 @@ class Job:
     log: Path
 
 
-class _Running:
-    """A job whose commands are being run, with variables of the place that it takes."""
+class RunningJob:
+    """A job whose commands are being run, in processes that end with this one.
+
+    Args:
+        job: What to do.
+        slot: Number of the place among the jobs that run at a time.
+        environment: Variables of its processes.
+        say: Called with each command that starts.
+
+    Attributes:
+        command: First word of the command that runs, or ran last.
+        seconds: How long each command took.
+        failure: Why the job failed, empty where it has not.
+    """
 
     def __init__(self, job: Job, slot: int, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
         self.job = job
         self.slot = slot
+        self.command = ""
+        self.seconds: dict[str, float] = {}
+        self.failure = ""
         self._environment = environment
         self._say = say
         self._waiting = deque(job.commands)
-        self._log: IO[bytes] = job.log.open("ab")
-        self._started = time.monotonic()
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = job.log.open("ab", buffering=0)
         self._process = self._start()
 
-    def poll(self) -> bool | None:
-        """Return whether the job succeeded; None while it goes on."""
+    def poll(self) -> bool:
+        """Return whether the job goes on, after starting its next command where one has ended."""
         status = self._process.poll()
         if status is None:
-            return None
+            return True
+        self._close_process()
+        self.seconds[self.command] = time.monotonic() - self._began
         if status == 0 and self._waiting:
             self._process = self._start()
-            return None
-        self.stop()
-        result = "done" if status == 0 else f"failed with status {status}: {_last_line(self.job.log)}"
-        self._say(f"{self.job.name}: {result} ({time.monotonic() - self._started:.0f} s, {self.job.log})")
-        return status == 0
-
-    def stop(self) -> None:
-        """End what still runs."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+            return True
+        if status:
+            said = f"failed with status {status}: {_last_line(self.job.log)}; log: {self.job.log}"
+            self.failure = f"`pocket {self.command}` {said}"
         self._log.close()
+        return False
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = self._waiting.popleft()
-        shown = shlex.join(["pocket", *command])
-        self._say(f"$ {shown}")
-        self._log.write(f"$ {shown}\n".encode())
-        self._log.flush()
-        return start_tied(command, self._log, self._environment)
+        arguments = self._waiting.popleft()
+        shown = shlex.join(["pocket", *arguments])
+        self._say(shown)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._log.write(f"\n{now} $ {shown}\n".encode())
+        self.command, self._began = arguments[0], time.monotonic()
+        return start_tied(arguments, self._log, self._environment)
+
+    def _close_process(self) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def _close(self) -> None:
+        self._close_process()
+        self._log.close()
+
+    @staticmethod
+    def stop(running: Sequence[RunningJob]) -> None:
+        """End what still runs; after Ctrl-C in a terminal the processes may be about to end by themselves."""
+        processes = [job._process for job in running]
+        for action in (None, subprocess.Popen.terminate, subprocess.Popen.kill):
+            for process in processes:
+                if action is not None and process.poll() is None:
+                    action(process)
+            _wait(processes, _GRACE_S)
+        for job in running:
+            job._close()
 
 
 def run_jobs(jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], say: Callable[[str], None]) -> list[Job]:
@@ -93,24 +124,80 @@ def run_jobs(jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], say
         Those that failed; the others are done.
     """
     waiting = deque(jobs)
-    running: list[_Running] = []
+    running: list[RunningJob] = []
     failed: list[Job] = []
     try:
         while waiting or running:
-            free = sorted(set(range(len(environments))) - {job.slot for job in running})
-            for slot in free[: len(waiting)]:
-                waiting[0].log.parent.mkdir(parents=True, exist_ok=True)
-                running.append(_Running(waiting.popleft(), slot, environments[slot], say))
-            time.sleep(_POLL_S)
-            results = [(job, job.poll()) for job in running]
-            failed += [job.job for job, success in results if success is False]
-            running = [job for job, success in results if success is None]
-    finally:
-        for job in running:
-            job.stop()
+            while waiting and len(running) < len(environments):
+                slot = free_slot(running)
+                running.append(RunningJob(waiting.popleft(), slot, environments[slot], lambda line: say(f"$ {line}")))
+            time.sleep(PAUSE_S)
+            for work in list(running):
+                if work.poll():
+                    continue
+                running.remove(work)
+                say(f"{work.job.name}: {work.failure or 'done'} ({sum(work.seconds.values()):.0f} s)")
+                failed += [work.job] if work.failure else []
+    except BaseException:
+        RunningJob.stop(running)
+        raise
     return failed
 
 
+def free_slot(running: Sequence[RunningJob]) -> int:
+    """Return the lowest number of a place that no job has."""
+    taken = {job.slot for job in running}
+    return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+
+def environments(jobs: int, devices: Sequence[str], cores: int) -> list[dict[str, str]]:
+    """Return the variables of the processes of each job that runs at a time.
+
+    Several jobs get a GPU each in turn, where there are any, and their share of the processor cores.
+
+    Args:
+        jobs: How many run at a time.
+        devices: Names of the GPUs that may be used.
+        cores: Number of processor cores.
+    """
+    if jobs == 1:
+        return [{}]
+    shared: dict[str, str] = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        shared["OMP_NUM_THREADS"] = str(max(1, cores // jobs))
+    return [
+        shared | ({"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}) for slot in range(jobs)
+    ]
+
+
+def visible_devices(settings: Mapping[str, Any]) -> list[str]:
+    """Return the GPUs that may be used, none where the settings ask for the CPU or for several devices per run.
+
+    Args:
+        settings: Every setting of a run.
+    """
+    trainer = settings.get("trainer", {})
+    if trainer.get("accelerator") == "cpu" or trainer.get("devices") not in ("auto", 1, "1"):
+        return []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip()]
+    try:
+        found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line for line in found.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(index) for index in range(len(lines))] if found.returncode == 0 else []
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(PAUSE_S)
+
+
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("pocket: error: ") if lines else "it printed nothing"
+    """Return what a failed command said at the end, without its own name."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    said = next((line for line in reversed(lines) if line), "it said nothing")
+    return said.removeprefix("pocket: error: ")[:300]

@@ -18,8 +18,7 @@ from lightning_pocket.reports.saturation_page import read_point, write_saturatio
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.storage import read_json, write_json
 
-from .fold_jobs import environments, visible_devices
-from .jobs import Job, run_jobs
+from .jobs import Job, environments, run_jobs, visible_devices
 
 #: Shares of the training cases in PocketNet's figure 5, in percent.
 FRACTIONS = (1.5, 3.0, 5.0, 10.0, 25.0, 50.0, 100.0)

@@ -34,9 +34,11 @@ class BaseTask(LightningModule):
         monitor: Metric that a schedule of the plateau kind watches.
 
     Attributes:
+        score: Validation metric by which networks are judged; more is better.
         size_key: What a user changes so that the images fit the network.
     """
 
+    score: ClassVar[str]
     size_key: ClassVar[str] = "data.init_args.patch_size"
 
     def __init__(

@@ -42,6 +42,7 @@ class ClassificationTask(BaseTask):
         PocketError: If the network labels voxels, or there are not two classes whose names tell them apart.
     """
 
+    score: ClassVar[str] = "val/accuracy"
     size_key: ClassVar[str] = "the size of the prepared images (`pocket prepare --size`)"
 
     def __init__(

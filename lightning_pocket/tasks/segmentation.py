@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class SegmentationTask(BaseTask):
         PocketError: If the network classifies whole images, or the data has voxels that do not count and the loss would
             count them.
     """
+
+    score: ClassVar[str] = "val/dice"
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,

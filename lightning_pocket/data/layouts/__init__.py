@@ -66,10 +66,13 @@ def find_layout(path: str | Path, layout: str = "auto") -> Layout:
     kind = known.get(layout) or next((kind for kind in known.values() if kind.matches(path)), None)
     if kind is None and path.is_dir() and not _holds_images(path):
         raise PocketError(f"{path}: no images in this folder or below it; give the folder of the data set.")
-    if kind is None or (layout != "auto" and not kind.matches(path)):
-        tried = [kind] if kind else known.values()
-        expected = "; or ".join(f"{kind.name}: {kind.expects}" for kind in tried)
-        raise PocketError(f"{path}: no known layout of a data set; expected {expected}.")
+    if kind is None:
+        raise PocketError(
+            f"{path}: no known layout of a data set ({', '.join(known)}). Name one with --layout to see what it "
+            "expects, or list the files in a CSV table."
+        )
+    if layout != "auto" and not kind.matches(path):
+        raise PocketError(f"{path}: not a data set of layout {kind.name}; expected {kind.expects}.")
     found = kind(path)
     if not found.cases():
         raise PocketError(f"{path}: a data set of layout {found.name} without images; expected {found.expects}.")
