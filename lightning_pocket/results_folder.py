@@ -13,7 +13,7 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, write_json
 
 #: What may differ between two commands that fill one folder.
-_FREE = ("checkpoint", "window_batch")
+_FREE = ("checkpoint", "window_batch", "speed")
 
 
 class ResultsFolder:
@@ -48,6 +48,7 @@ class ResultsFolder:
             raise PocketError(f"--output {path}: cannot be written; name another folder or change its permissions.")
         self._identity = dict(identity)
         self._different = self._differences()
+        self._notes: dict[str, Any] = {}
         if self._different and not fresh:
             names = ", ".join(key.removesuffix("_sha256").replace("_", " ") for key in self._different)
             raise PocketError(
@@ -74,7 +75,21 @@ class ResultsFolder:
                 for name in read_json(file)["results"]:
                     (self.path / name).unlink(missing_ok=True)
                 file.unlink()
-        write_json(self.path / "infer.json", self._identity)
+        self._notes = {"speed": self.earlier("speed")}
+        self._write()
+
+    def earlier(self, key: str) -> Any:
+        """Return what an earlier command recorded, or null."""
+        file = self.path / "infer.json"
+        return read_json(file).get(key) if file.is_file() else None
+
+    def note(self, key: str, value: Any) -> None:
+        """Add to the record of the folder something that does not change the results."""
+        self._notes[key] = value
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self.path / "infer.json", self._identity | self._notes)
 
     def is_done(self, subject: str, images: Sequence[Path]) -> bool:
         """Tell whether every result of a case is there, made from the same files."""

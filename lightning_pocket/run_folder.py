@@ -20,7 +20,9 @@ from lightning_pocket.storage import read_json, write_text
 FREE = (
     "run_dir",
     "data.init_args.num_workers",
+    "data.init_args.prefetch_factor",
     "model.init_args.largest_component",
+    "model.init_args.network.init_args.checkpoint_levels",
     "trainer.default_root_dir",
     "trainer.enable_progress_bar",
     "trainer.logger",

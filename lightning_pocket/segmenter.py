@@ -19,10 +19,13 @@ from lightning_pocket.data.preprocess import Geometry, Resolved, apply, restore,
 from lightning_pocket.data.resample import resampled_grid
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import remove_islands, segment
+from lightning_pocket.speed import Choice, Levers, Runner, WindowChooser, folded, inference_candidates, keep_memory
+from lightning_pocket.speed.levers import has_float16
 from lightning_pocket.tasks import SegmentationTask, load_task
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 _MOST_VOXELS = 2**31  # of a prepared image; it would take 8 GiB a channel
+_WORTH = 2  # times as many windows as the choice takes: fewer are done sooner than the choice pays
 _UNUSUAL = 4  # times the voxel size of the training
 #: Called with the number of windows of an image, and with how many more of them are done.
 Progress = tuple[Callable[[int], None], Callable[[int], None]]
@@ -41,6 +44,8 @@ class Settings:
         largest_component: Keep only the largest connected component of each class; null for those that the
             checkpoint names.
         precision: Precision of the network; float16 and bfloat16 need half the memory on a GPU.
+        speed: ``auto`` predicts the first windows in several ways that agree within rounding, and goes on with the
+            fastest; ``plain`` predicts as a test of the run does.
     """
 
     flips: bool | None = None
@@ -48,6 +53,7 @@ class Settings:
     window_batch: int | None = None
     largest_component: bool | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    speed: Literal["auto", "plain"] = "plain"
 
 
 class Segmenter:
@@ -65,8 +71,8 @@ class Segmenter:
         classes: Names of the classes, background first.
 
     Raises:
-        PocketError: If a checkpoint cannot be read or does not segment volumes, several do not belong together, or
-            there is no such device.
+        PocketError: If a checkpoint cannot be read or does not segment volumes, several do not belong together, there
+            is no such device, or it does not compute in this precision.
     """
 
     def __init__(
@@ -78,6 +84,8 @@ class Segmenter:
             _check_agreement(checkpoints[0], tasks[0], path, other)
         task = tasks[0]
         self.device = _device(device)
+        if settings.precision == "float16" and not has_float16(self.device):
+            raise PocketError("precision: this CPU does not compute in float16; choose bfloat16 or float32.")
         self.settings = settings
         self.channels, self.classes = task.info.channels, task.info.classes
         self.resolved = Resolved.from_dict(task.info.preprocessing)
@@ -90,6 +98,18 @@ class Segmenter:
         }
         self.window = replace(task.inference, **{name: value for name, value in asked.items() if value is not None})
         self._networks = [member.network.to(self.device).eval() for member in tasks]
+        own = Levers(channels_last=task.levers.channels_last)
+        self._plain = self._predictor(own)
+        self._chooser = WindowChooser(self._predictor, inference_candidates(self.device, own))
+
+    @property
+    def choice(self) -> Choice | None:
+        """How windows are predicted fastest, once it is known."""
+        return self._chooser.choice
+
+    @choice.setter
+    def choice(self, choice: Choice) -> None:
+        self._chooser.use(choice)
 
     def count_windows(self, shape: Sequence[int]) -> int:
         """Return how often the network will be applied to an image of ``shape`` (D', H', W')."""
@@ -122,16 +142,23 @@ class Segmenter:
         prepared, _, geometry = apply(volume, None, self.resolved)
         del volume
         begin, advance = progress or (_ignore, _ignore)
-        begin(self.count_windows(prepared.shape[1:]))
+        windows = self.count_windows(prepared.shape[1:])
+        begin(windows)
+        fast = self.settings.speed == "auto" and windows >= _WORTH * self._chooser.batches * self.window.window_batch
+        run = self._chooser if fast else self._plain
 
         def predict(crops: Tensor) -> Tensor:
             with torch.autocast(self.device.type, PRECISIONS[self.settings.precision], self._autocast):
-                logits = self._logits(crops.to(self.device, non_blocking=True))
+                logits = run(crops.to(self.device, non_blocking=True))
             advance(len(crops))
             return logits
 
         kept = _temporary((len(self.classes), *prepared.shape[1:])) if probabilities else None
-        label = segment(predict, torch.from_numpy(prepared), self.patch_size, self.window, kept)
+        keep_memory(fast and self.choice is not None and self.choice.levers.keep_memory)
+        try:
+            label = segment(predict, torch.from_numpy(prepared), self.patch_size, self.window, kept)
+        finally:
+            keep_memory(False)  # what follows are few and large arrays
         del prepared
         label = remove_islands(label, self.keep_largest, self.classes)
         whole = restore(label, geometry)
@@ -160,15 +187,20 @@ class Segmenter:
             return [f"its voxels are {found} mm, those of the training {wanted} mm: do not trust the result"]
         return []
 
-    def _logits(self, crops: Tensor) -> Tensor:
-        """Return the mean of the logits of all networks."""
-        first, *others = self._networks
-        logits: Tensor = first(crops)
-        if others:
-            logits = logits.float()
-            for network in others:
-                logits += network(crops)
-            logits /= len(self._networks)
+    def _predictor(self, levers: Levers) -> Callable[[Tensor], Tensor]:
+        """Return what gives the mean of the logits of all networks."""
+        networks = [folded(network) for network in self._networks] if levers.folded else self._networks
+        first, *others = [Runner(network, levers) for network in networks]
+
+        def logits(crops: Tensor) -> Tensor:
+            mean = first(crops)
+            if others:
+                mean = mean.float()
+                for network in others:
+                    mean += network(crops)
+                mean /= len(networks)
+            return mean
+
         return logits
 
     @property

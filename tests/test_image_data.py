@@ -93,7 +93,7 @@ def test_epochs_depend_on_seed_and_epoch_alone(cache, workers, monkeypatch):
 
 
 def test_a_continued_run_begins_with_its_epoch(cache):
-    data = ImageDataModule(str(cache), 4)
+    data = ImageDataModule(str(cache), 4, num_workers=0)
     data.trainer = SimpleNamespace(current_epoch=3, global_rank=0, world_size=1)
     assert data.train_dataloader().sampler.epoch == 3
 
@@ -190,7 +190,7 @@ def test_processes_share_the_images(cache):
     seen = [[share[index]["subject"] for index in range(3)] for share in shares]
     assert sorted(name for names in seen for name in names if name) == sorted(subjects)
     assert [names.count("") for names in seen] == [0, 1, 1]
-    data = ImageDataModule(str(cache), 4)
+    data = ImageDataModule(str(cache), 4, num_workers=0)
     parts = []
     for rank in range(2):
         data.trainer = SimpleNamespace(current_epoch=0, global_rank=rank, world_size=2)

@@ -118,7 +118,8 @@ def test_table_2_holds_what_the_paper_prints():
 def test_every_shipped_table_can_be_run(path, cache, tmp_path, capsys):
     table = read_table(path.stem)
     caches = [f"{task}={cache}" for task in dict.fromkeys(row.task for row in table.rows if row.configs)]
-    main(["table", path.stem, "--cache", *caches, "--dry_run", f"--output={tmp_path / 'out'}"])
+    given = ["--cache", *caches] if caches else []  # a table of costs needs no data
+    main(["table", path.stem, *given, "--dry_run", f"--output={tmp_path / 'out'}"])
     found = printed_commands(capsys.readouterr().out)
     runs = sorted({option for command in found for option in command if option.startswith("--run_dir=")})
     assert len(runs) == sum(bool(row.configs) for row in table.rows)

@@ -3,6 +3,7 @@
 from .best_checkpoint import BestCheckpoint
 from .case_table import CaseTable
 from .checkpoint_step import CheckpointStep
+from .choose_speed import ChooseSpeed
 from .classification_plots import ClassificationPlots
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
@@ -23,6 +24,7 @@ __all__ = [
     "BestCheckpoint",
     "CaseTable",
     "CheckpointStep",
+    "ChooseSpeed",
     "ClassificationPlots",
     "EarlyStop",
     "EpochSeed",

@@ -65,6 +65,11 @@ class PeakMemory(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log("test", pl_module)
 
+    def restart(self, pl_module: LightningModule) -> None:
+        """Forget the peak so far of the stage that is running: what came before was no part of it."""
+        if self._stage is not None:
+            self._begin(self._stage, pl_module)
+
     def _begin(self, stage: Stage, pl_module: LightningModule) -> None:
         self._peaks[stage] = {}
         self._continue(stage, pl_module)

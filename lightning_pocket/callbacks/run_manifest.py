@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from lightning_pocket.storage import read_json, write_json
 
+from .choose_speed import ChooseSpeed
 from .start_from import StartFrom
 
 PACKAGES = (
@@ -43,10 +44,10 @@ _GIB = 2**30
 class RunManifest(Callback):
     """Writes ``manifest.json`` in the run folder: what, with ``config.yaml`` beside it, tells one run from another.
 
-    It holds the command, the seed, versions, git commit, hardware, the data's hash and split, the number of
-    parameters, when training began and ended (UTC), and ``train_seconds``, the time that training took over all
-    attempts. It is written as training begins, before every epoch, and when training ends or fails; only time after
-    the last of these is missing when a run is killed.
+    It holds the command, the seed, versions, git commit, hardware, the data's hash and split, the number of parameters,
+    the speed that ``ChooseSpeed`` chose, when training began and ended (UTC), and ``train_seconds``, the time that
+    training took over all attempts. It is written as training begins, before every epoch, and when training ends or
+    fails; only time after the last of these is missing when a run is killed.
     """
 
     def __init__(self) -> None:
@@ -95,7 +96,9 @@ class RunManifest(Callback):
             "finished": finished,
             "finished_at": _now() if finished else None,
         }
-        write_json(_path(trainer), self._content | state)
+        chosen = [c.record for c in trainer.callbacks if isinstance(c, ChooseSpeed)]  # type: ignore[attr-defined]
+        speed = {"speed": chosen[0]} if chosen else {}
+        write_json(_path(trainer), self._content | speed | state)
 
 
 def versions() -> dict[str, str | None]:

@@ -28,6 +28,7 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
     window_batch: int | None = None,
     device: str = "auto",
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    speed: Literal["auto", "plain"] = "auto",
     fresh: bool = False,
 ) -> None:
     """Segment new images with a trained network, and write label maps on the images' own grids.
@@ -49,6 +50,8 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
         window_batch: Windows predicted at a time; as in training by default.
         device: cpu, cuda, cuda:1, or auto for a GPU where there is one.
         precision: Precision of the network.
+        speed: auto predicts the first windows in several ways that agree within rounding, and goes on with the fastest;
+            plain predicts as `pocket test` does.
         fresh: Segment again what is already in the folder. Results of another checkpoint or other settings in it are
             deleted.
 
@@ -60,11 +63,12 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
     files = _checkpoints(Path(checkpoint))
     from lightning_pocket.segmenter import Segmenter, Settings  # torch only now: options may be wrong
 
-    settings = Settings(flips, overlap, window_batch, largest_component, precision)
+    settings = Settings(flips, overlap, window_batch, largest_component, precision, speed)
     segmenter = Segmenter(files, device, settings)
     cases = find_inputs(images, segmenter.channels)
     folder = ResultsFolder(Path(output), _identity(files, segmenter, probabilities), fresh)
     folder.claim(path for case in cases for path in case.images)
+    chosen = _Speed(segmenter, folder)
     failed = 0
     for number, case in enumerate(cases, start=1):
         place = f"{number}/{len(cases)} {case.subject}"
@@ -75,8 +79,34 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
             print(f"{place}: error: {_first_line(error)}", file=sys.stderr, flush=True)
         else:
             print(f"{place}: {said}", flush=True)
+        chosen.record()
     if failed:
         raise PocketError(f"{failed} of {len(cases)} images could not be segmented; the reasons are above.")
+
+
+class _Speed:
+    """Takes over how an earlier command predicted fastest on the same device, and records what this one finds."""
+
+    def __init__(self, segmenter: Any, folder: ResultsFolder) -> None:
+        self._segmenter = segmenter
+        self._folder = folder
+        self._recorded = False
+        self._where = {"device": str(segmenter.device), "precision": segmenter.settings.precision}
+        earlier = folder.earlier("speed") or {}
+        same = all(earlier.get(key) == value for key, value in self._where.items())
+        if segmenter.settings.speed == "auto" and same:
+            from lightning_pocket.speed import Choice
+
+            segmenter.choice = Choice.earlier(earlier)
+            self._recorded = True
+
+    def record(self) -> None:
+        """Print and record the choice, once it is made."""
+        choice = self._segmenter.choice
+        if choice is not None and not self._recorded:
+            self._recorded = True
+            print(choice, flush=True)
+            self._folder.note("speed", self._where | choice.record)
 
 
 def _checkpoints(path: Path) -> list[Path]:

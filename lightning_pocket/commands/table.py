@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 FILE is a YAML file, or the name of a shipped one, such as pocketnet_table1. Every row whose data are named with --cache
 is trained and tested by `pocket crossval`, or by `pocket fit` and `pocket test` where it has no folds. The commands are
-printed first. What is done is not done again; the same command continues where it stopped.
+printed first. What is done is not done again; the same command continues where it stopped. A table that needs no
+training, such as pocketnet_table3, is made by `pocket profile`.
 
 DIR then holds table.csv, table.md, table.tex and index.html, and DIR/runs/ROW the runs. Rows without data show the
 published numbers alone."""
@@ -40,6 +41,9 @@ def table(arguments: list[str]) -> None:
     from lightning_pocket.studies.table import read_table
 
     experiments = read_table(options.file)
+    if experiments.profile:
+        _profile(experiments.profile, options, more)
+        return
     caches = _caches(options.cache, experiments)
     wanted = [experiments.row(name) for name in _names(options.rows)] or experiments.rows
     folder = Path(options.output or Path("runs") / Path(options.file).stem)
@@ -61,6 +65,17 @@ def table(arguments: list[str]) -> None:
         print(f"not run (no cache for {task}): {', '.join(left_out)}")
     if not options.dry_run:
         _finish(experiments, folder, commands, caches, options.margin)
+
+
+def _profile(name: str, options: argparse.Namespace, more: Sequence[str]) -> None:
+    """Hand a table that needs no training to `pocket profile`."""
+    given = [f"--output={options.output}"] if options.output else []
+    command = ["profile", name, *given, *([f"--networks={options.rows}"] if options.rows else []), *more]
+    print(shlex.join(["pocket", *command]))
+    if not options.dry_run:
+        from lightning_pocket.commands.profile import profile
+
+        profile(command[1:])
 
 
 def _finish(

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
@@ -27,6 +27,7 @@ import lightning_pocket.networks  # noqa: F401 (configs name classes without the
 from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, StartFrom
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
+from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.tasks import BaseTask, start_from
@@ -155,7 +156,7 @@ class PocketCLI(LightningCLI):
         record = getattr(self.datamodule, "record", {})
         validated = bool(record.get("split", {}).get("val", True))
         _check_monitors(self.model, self.trainer.callbacks, validated)  # type: ignore[attr-defined]
-        _check_optimizer(self.model)
+        _check_optimizer(self.model, self.trainer)
         self.run.check_data(record)
         self._start_from(self.config[self.subcommand])  # before --fresh deletes anything
         self.run.start(self._settings())
@@ -177,6 +178,7 @@ class PocketCLI(LightningCLI):
             return
         if kwargs.get("ckpt_path"):
             self.trainer.print(f"{self.run.path}: continuing from {kwargs['ckpt_path']}")
+        advice = MemoryAdvice(self.model, self.trainer, getattr(self.datamodule, "batch_size", 1))
         try:
             self.trainer.fit(**kwargs)
         except SystemExit:
@@ -186,9 +188,10 @@ class PocketCLI(LightningCLI):
         except Exception as error:
             if self.trainer.global_step == 0:
                 self.run.forget()
-            if MISFIT not in str(error):
+            clear = advice.explain(error) or _misfit(error, kwargs["ckpt_path"])
+            if clear is None:
                 raise
-            raise _misfit(error, kwargs["ckpt_path"]) from error
+            raise clear from error
         self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
 
     def test(self, **kwargs: Any) -> None:
@@ -199,9 +202,10 @@ class PocketCLI(LightningCLI):
         try:
             self.trainer.test(**kwargs | {"verbose": False})
         except RuntimeError as error:
-            if MISFIT not in str(error):
+            misfit = _misfit(error, kwargs["ckpt_path"])
+            if misfit is None:
                 raise
-            raise _misfit(error, kwargs["ckpt_path"]) from error
+            raise misfit from error
 
     def _settings(self) -> dict[str, Any]:
         """Return the config as plain values, without what does not change the result."""
@@ -222,8 +226,10 @@ def _drop_version(bar: ProgressBar | None) -> None:
         }
 
 
-def _misfit(error: Exception, checkpoint: str | None) -> PocketError:
-    """Return a clear error for weights that do not fit the network."""
+def _misfit(error: Exception, checkpoint: str | None) -> PocketError | None:
+    """Return a clear error for weights that do not fit the network, None if the error is another."""
+    if MISFIT not in str(error):
+        return None
     return PocketError(
         f"{checkpoint}: the checkpoint does not fit this network: {str(error).splitlines()[1].strip()} "
         "Give the settings it was trained with."
@@ -252,12 +258,20 @@ def _option(arguments: list[str], name: str) -> str | None:
     return None
 
 
-def _check_optimizer(task: BaseTask) -> None:
+def _check_optimizer(task: BaseTask, trainer: Trainer) -> None:
     """Refuse settings that torch would refuse with a traceback when training begins."""
     try:
-        task.configure_optimizers()
-    except (ValueError, TypeError, AssertionError) as error:
-        raise PocketError(f"model.init_args.optimizer or lr_scheduler: {error}.") from error
+        made = task.configure_optimizers()
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        reason = str(error).removesuffix(".")
+        raise PocketError(f"model.init_args.optimizer or lr_scheduler: {reason}.") from error
+    optimizer = made["optimizer"] if isinstance(made, dict) else made
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    if scaled and trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise PocketError(
+            "model.init_args.optimizer.init_args.fused: is true, but a fused optimizer cannot clip float16 gradients. "
+            "Set it to false, leave trainer.gradient_clip_val out, or take --config bfloat16."
+        )
 
 
 def _check_monitors(task: BaseTask, callbacks: list[Any], validated: bool) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torchio as tio
 from pytorch_lightning import LightningDataModule
@@ -17,7 +18,11 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.types import DatasetInfo
 
 from .images2d.cache import ImageCache
-from .images2d.dataset import CachedImages, ImageItem, OrderedImages, TrainingImages
+from .images2d.dataset import CachedImages, ImageItem, OrderedImages, TrainingImages, collate
+from .loader_stages import LoaderStage, delivery_stages, image_stages
+from .loader_workers import Workers, check_loader, training_device, worker_options
+from .on_device.apply import augment
+from .on_device.draw import RecipeDrawer
 from .patches import KeySampler
 from .splits import Split, SplitSettings, split_subjects
 
@@ -34,8 +39,12 @@ class ImageDataModule(LightningDataModule):
         split: Which images train, validate and test; validation and training have their share of each class.
         augmentation: TorchIO transforms of the training images, in order. An image is a volume ``(C, 1, H, W)`` of one
             slice with pixels of 1 mm: its axes are 1 (H) and 2 (W), and rotations are about axis 0.
+        augment_on: Who applies them: TorchIO in the ``loader``, or the ``device``, for whole batches and with adjacent
+            spatial transforms in one resampling. The same seed draws the same parameters on both.
         class_balance: Let each class come equally often; an epoch keeps its number of images.
-        num_workers: Processes that prepare batches; 0 prepares them in the training process.
+        num_workers: Processes that prepare batches; 0 prepares them in the training process, ``auto`` chooses by
+            device, cores and memory.
+        prefetch_factor: Batches that each of these processes prepares ahead.
     """
 
     def __init__(
@@ -44,20 +53,24 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 32,
         split: SplitSettings = SplitSettings(max_val="all"),
         augmentation: list[tio.Transform] | None = None,
+        augment_on: Literal["loader", "device"] = "loader",
         class_balance: bool = False,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
+        prefetch_factor: int = 2,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
-        if num_workers < 0:
-            raise PocketError(f"data.init_args.num_workers: expected 0 or more, got {num_workers}.")
+        check_loader(num_workers, prefetch_factor)
         self.cache = ImageCache.open(cache)
         self.batch_size = batch_size
         self.split_settings = split
-        self.transform = tio.Compose(augmentation, copy=False) if augmentation else None
+        on_device = augment_on == "device" and augmentation
+        self.transform = tio.Compose(augmentation, copy=False) if augmentation and not on_device else None
+        self.drawer = RecipeDrawer(augmentation) if augmentation and on_device else None
         self.class_balance = class_balance
         self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
         self.split: Split = split_subjects(self.cache.folds, split, self.cache.class_of)
 
     @property
@@ -94,13 +107,9 @@ class ImageDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> DataLoader[ImageItem]:
-        images = CachedImages(self.cache, self.split.train)
+        dataset = self._training()
         epoch = self.trainer.current_epoch if self.trainer else 0
-        return DataLoader(
-            TrainingImages(images, self.transform, _seed(), self.class_balance),
-            sampler=KeySampler(len(images), epoch, *self._process()),
-            **self._options(),
-        )
+        return DataLoader(dataset, sampler=KeySampler(len(dataset.images), epoch, *self._process()), **self._options())
 
     @override
     def val_dataloader(self) -> DataLoader[ImageItem] | list[DataLoader[ImageItem]]:
@@ -111,14 +120,44 @@ class ImageDataModule(LightningDataModule):
         self._need(self.split.test, "test")
         return self._ordered(self.split.test)
 
+    @override
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment a batch of training images, where that was left to the device."""
+        recipes = batch.pop("recipes", None)
+        if recipes:
+            augment(batch["image"][:, :, None], None, recipes)
+        return batch
+
+    def loader_workers(self) -> int:
+        """Return how many processes prepare training batches; 0 where the training process does."""
+        return int(self._workers()["num_workers"])
+
+    def loader_stages(self) -> list[LoaderStage]:
+        """Return what is done to an image on its way to the network, for ``pocket profile --data-only``."""
+        self._need(self.split.train, "train")
+        dataset = self._training()
+        batch = collate([dataset[0, index] for index in range(self.batch_size)])
+        volumes = {"image": batch["image"][:, :, None]}
+        delivery = delivery_stages(volumes, self.loader_workers(), training_device(self.trainer), self.drawer)
+        return [*image_stages(dataset, self.batch_size), *delivery]
+
+    def _training(self) -> TrainingImages:
+        images = CachedImages(self.cache, self.split.train)
+        return TrainingImages(images, self.transform, _seed(), self.class_balance, self.drawer)
+
+    def _workers(self) -> dict[str, Any]:
+        batch_mib = self.batch_size * self.in_channels * float(np.prod(self.cache.size)) * 4 / 2**20
+        return worker_options(self.num_workers, self.prefetch_factor, batch_mib, self.trainer)
+
     def _ordered(self, subjects: Sequence[str]) -> DataLoader[ImageItem]:
         return DataLoader(OrderedImages(CachedImages(self.cache, subjects), *self._process()), **self._options())
 
     def _options(self) -> dict[str, Any]:
-        return {
+        workers = self._workers()
+        return workers | {
             "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
+            "collate_fn": collate,
+            "persistent_workers": workers["num_workers"] > 0,
             "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator().manual_seed(_seed()),  # the global one must not depend on the workers
         }

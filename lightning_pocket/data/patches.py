@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired, TypedDict
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 import torchio as tio
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from lightning_pocket.types import Batch
 
 from .augment import to_subject
 from .cache import CachedCase
+from .on_device.draw import RecipeDrawer
+from .on_device.steps import Recipe
 from .original import CachedOriginal
 from .sampling import PatchSampler, cut, patch_start
 
@@ -33,6 +36,12 @@ class Item(TypedDict):
     subject: str
     spacing: NotRequired[tuple[float, ...]]
     original: NotRequired[CachedOriginal]
+
+
+class PatchBatch(Batch):
+    """Patches, and where their augmentation is left to the device, what was drawn for each of them."""
+
+    recipes: NotRequired[list[Recipe]]
 
 
 class KeySampler(Sampler[Key]):
@@ -76,6 +85,7 @@ class PatchDataset(Dataset[Item]):
         transform: TorchIO transform of each patch.
         seed: Together with epoch and index, decides everything random.
         stream: Keeps the random numbers of training and validation apart.
+        drawer: Draws what the device is to do with each patch, instead of ``transform``, which does it here.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class PatchDataset(Dataset[Item]):
         transform: tio.Transform | None = None,
         seed: int = 0,
         stream: int = 0,
+        drawer: RecipeDrawer | None = None,
     ) -> None:
         self.cases = cases
         self.patch_size = list(patch_size)
@@ -93,42 +104,54 @@ class PatchDataset(Dataset[Item]):
         self.transform = transform
         self.seed = seed
         self.stream = stream
+        self.drawer = drawer
         self.channels = cases[0].image().shape[0]
         self._open: dict[int, Arrays] = {}
 
     def __getitem__(self, key: Key) -> Item:
-        """Return the patch of ``(epoch, index)``."""
+        """Return the patch of ``(epoch, index)``, without what is left to the device."""
         batch = self.__getitems__([key])
         return {"image": batch["image"][0], "label": batch["label"][0], "subject": batch["subject"][0]}
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+    def __getitems__(self, keys: Sequence[Key]) -> PatchBatch:
         """Return the batch of several keys.
 
         Loaders call this where it exists. Patches are cut straight into the batch: at 4 x 128^3 voxels, copying them
         once more would take longer than reading them.
         """
-        # numpy asks the kernel for huge pages, torch does not: page faults would take most of the time.
-        image = torch.from_numpy(np.empty((len(keys), self.channels, *self.patch_size), np.float32))
-        label = torch.from_numpy(np.empty((len(keys), *self.patch_size), np.uint8))
-        subjects = [self._fill(key, image[item], label[item]) for item, key in enumerate(keys)]
-        return {"image": image, "label": label, "subject": subjects}
+        image = empty((len(keys), self.channels, *self.patch_size), torch.float32)
+        label = empty((len(keys), *self.patch_size), torch.uint8)
+        filled = [self._fill(key, image[item], label[item]) for item, key in enumerate(keys)]
+        batch: PatchBatch = {"image": image, "label": label, "subject": [subject for subject, _ in filled]}
+        if self.drawer is not None:
+            batch["recipes"] = [recipe for _, recipe in filled if recipe is not None]
+        return batch
 
-    def _fill(self, key: Key, image: Tensor, label: Tensor) -> str:
-        """Write the patch of a key into the tensors and return its subject."""
+    def _fill(self, key: Key, image: Tensor, label: Tensor) -> tuple[str, Recipe | None]:
+        """Write the patch of a key into the tensors; return its subject, and what is left to the device."""
+        voxels, classes, start, rng, case = self.locate(key)
+        cut(voxels, start, image.numpy())
+        cut(classes, start, label.numpy())
+        recipe = None
+        if self.drawer is not None:
+            with TorchSeed(int(rng.integers(2**63))):
+                recipe = self.drawer.draw(case.spacing, self.channels)
+        elif self.transform is not None:
+            with TorchSeed(int(rng.integers(2**63))):
+                item = from_subject(self.transform(to_subject(image, label, case.spacing, case.subject)))
+            image.copy_(item["image"])
+            label.copy_(item["label"])
+        return case.subject, recipe
+
+    def locate(self, key: Key) -> tuple[np.ndarray, np.ndarray, list[int], np.random.Generator, CachedCase]:
+        """Return the image and the label that a patch is cut from, its first voxel, what draws more, and the case."""
         epoch, index = key
         number = self._case_index(epoch, index)
         case = self.cases[number]
         voxels, classes, foreground = self._arrays(number)
         rng = np.random.default_rng([self.seed, self.stream, epoch, index])
         start = patch_start(self.sampler.centre(case.shape, foreground, rng), case.shape, self.patch_size)
-        cut(voxels, start, image.numpy())
-        cut(classes, start, label.numpy())
-        if self.transform is not None:
-            with _TorchSeed(int(rng.integers(2**63))):
-                item = from_subject(self.transform(to_subject(image, label, case.spacing, case.subject)))
-            image.copy_(item["image"])
-            label.copy_(item["label"])
-        return case.subject
+        return voxels, classes, start, rng, case
 
     def _arrays(self, number: int) -> Arrays:
         """Return the memory maps of a case, opened once per process: mapping a file anew costs page faults."""
@@ -197,7 +220,16 @@ def from_subject(subject: tio.Subject) -> Item:
     return {"image": image.float(), "label": label[0].to(torch.uint8), "subject": subject["subject"]}
 
 
-class _TorchSeed:
+def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return an empty tensor for a batch: in a loader's worker one that need not be copied to be handed over."""
+    if get_worker_info() is not None:
+        storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]
+        return torch.empty(0, dtype=dtype).set_(storage).view(tuple(shape))
+    # numpy asks the kernel for huge pages, torch does not: page faults would take most of the time.
+    return torch.from_numpy(np.empty(tuple(shape), str(dtype).removeprefix("torch.")))
+
+
+class TorchSeed:
     """Seeds torch's CPU generator, which TorchIO draws from, and puts it back afterwards.
 
     ``torch.manual_seed`` would also reset the generators of every GPU.

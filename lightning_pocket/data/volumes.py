@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torchio as tio
 from pytorch_lightning import LightningDataModule
@@ -17,6 +18,10 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.types import DatasetInfo
 
 from .cache import Cache, CachedCase
+from .loader_stages import LoaderStage, delivery_stages, patch_stages
+from .loader_workers import MOST_WORKERS, Workers, check_loader, training_device, worker_options
+from .on_device.apply import augment
+from .on_device.draw import RecipeDrawer
 from .patches import Item, KeySampler, PatchDataset, VolumeDataset, as_is, one_case
 from .queue import QueuePatches, QueueSampler, QueueSettings
 from .sampling import ForegroundSampler, PatchSampler
@@ -24,6 +29,8 @@ from .splits import Split, SplitSettings, split_subjects
 
 log = logging.getLogger(__name__)
 _VALIDATION_STREAM = 1
+#: Most workers that ``num_workers: auto`` lets read whole volumes, each of which is worth many patches.
+_VOLUME_WORKERS = 2
 
 
 class VolumeDataModule(LightningDataModule):
@@ -41,10 +48,14 @@ class VolumeDataModule(LightningDataModule):
         patches_per_epoch: Patches per epoch over all processes; null gives one per training case.
         sampler: Where patches are cut.
         augmentation: TorchIO transforms of the training patches, in order.
+        augment_on: Who applies them: TorchIO in the ``loader``, or the ``device``, for whole batches and with adjacent
+            spatial transforms in one resampling. The same seed draws the same parameters on both.
         patch_source: ``memory_map`` reads only the voxels of a patch; ``queue`` is TorchIO's Queue.
         queue: Settings of ``patch_source: queue``.
         validation: Validate on one patch per case, or on whole volumes with a sliding window.
-        num_workers: Processes that prepare batches; 0 prepares them in the training process.
+        num_workers: Processes that prepare batches; 0 prepares them in the training process, ``auto`` chooses by
+            device, cores and memory.
+        prefetch_factor: Batches that each of these processes prepares ahead.
     """
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)
@@ -56,10 +67,12 @@ class VolumeDataModule(LightningDataModule):
         patches_per_epoch: int | None = None,
         sampler: PatchSampler = ForegroundSampler(),
         augmentation: list[tio.Transform] | None = None,
+        augment_on: Literal["loader", "device"] = "loader",
         patch_source: Literal["memory_map", "queue"] = "memory_map",
         queue: QueueSettings = QueueSettings(),
         validation: Literal["patches", "volumes"] = "volumes",
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
+        prefetch_factor: int = 2,
     ) -> None:
         super().__init__()
         if len(patch_size) != 3 or min(patch_size) < 1:
@@ -68,19 +81,26 @@ class VolumeDataModule(LightningDataModule):
             )
         if batch_size < 1:
             raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
-        if num_workers < 0:
-            raise PocketError(f"data.init_args.num_workers: expected 0 or more, got {num_workers}.")
+        check_loader(num_workers, prefetch_factor)
+        if augment_on == "device" and patch_source == "queue":
+            raise PocketError(
+                "data.init_args.augment_on: device needs patch_source memory_map; a queue transforms whole volumes "
+                "before it cuts them. Leave out --config queue, or set augment_on: loader."
+            )
         self.cache = Cache.open(cache)
         self.patch_size = patch_size
         self.batch_size = batch_size
         self.split_settings = split
         self.patches_per_epoch = patches_per_epoch
         self.sampler = sampler
-        self.transform = tio.Compose(augmentation, copy=False) if augmentation else None
+        on_device = augment_on == "device" and augmentation
+        self.transform = tio.Compose(augmentation, copy=False) if augmentation and not on_device else None
+        self.drawer = RecipeDrawer(augmentation) if augmentation and on_device else None
         self.patch_source = patch_source
         self.queue = queue
         self.validation = validation
         self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
         self.split: Split = split_subjects(self.cache.folds, split)
 
     @property
@@ -120,14 +140,14 @@ class VolumeDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> DataLoader[Item]:
-        cases = self._cases(self.split.train)
         rank, world_size = self._process()
         if self.patch_source == "queue":
+            cases = self._cases(self.split.train)
             patches = QueuePatches(cases, self.patch_size, self.sampler, self.transform, self.queue, rank, world_size)
-            return self._loader(patches, QueueSampler(patches), num_workers=0)
-        dataset = PatchDataset(cases, self.patch_size, self.sampler, self.transform, _seed())
+            return self._loader(patches, QueueSampler(patches))
+        dataset = self._patches()
         epoch = self.trainer.current_epoch if self.trainer else 0
-        length = self.patches_per_epoch or len(cases)
+        length = self.patches_per_epoch or len(dataset.cases)
         return self._loader(dataset, KeySampler(length, epoch, rank, world_size))
 
     @override
@@ -145,6 +165,35 @@ class VolumeDataModule(LightningDataModule):
         self._need(self.split.test, "test")
         return self._volumes(self._cases(self.split.test), original=True)
 
+    @override
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment a batch of training patches, where that was left to the device."""
+        recipes = batch.pop("recipes", None)
+        if recipes:
+            augment(batch["image"], batch["label"], recipes)
+        return batch
+
+    def loader_workers(self) -> int:
+        """Return how many processes prepare training batches; 0 where the training process does."""
+        return int(self._workers(self._batch_voxels())["num_workers"])
+
+    def loader_stages(self) -> list[LoaderStage]:
+        """Return what is done to a patch on its way to the network, for ``pocket profile --data-only``."""
+        if self.patch_source == "queue":
+            raise PocketError("data.init_args.patch_source: a queue cannot be timed by stage; take memory_map.")
+        self._need(self.split.train, "train")
+        dataset = self._patches()
+        batch = dict(dataset.__getitems__([(0, index) for index in range(self.batch_size)]))
+        delivery = delivery_stages(batch, self.loader_workers(), training_device(self.trainer), self.drawer)
+        return [*patch_stages(dataset, self.batch_size), *delivery]
+
+    def _patches(self) -> PatchDataset:
+        cases = self._cases(self.split.train)
+        return PatchDataset(cases, self.patch_size, self.sampler, self.transform, _seed(), drawer=self.drawer)
+
+    def _batch_voxels(self) -> float:
+        return self.batch_size * float(np.prod(self.patch_size))
+
     def _cases(self, subjects: Sequence[str]) -> list[CachedCase]:
         return [self.cache.case(subject) for subject in subjects]
 
@@ -152,24 +201,30 @@ class VolumeDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _volumes(self, cases: list[CachedCase], original: bool = False) -> DataLoader[Item]:
+        largest = max(float(np.prod(case.shape)) for case in cases)
         return DataLoader(
             VolumeDataset(cases, *self._process(), original=original),
             batch_size=1,
-            num_workers=self.num_workers,
+            **self._workers(largest, _VOLUME_WORKERS),
             collate_fn=one_case,
             generator=torch.Generator(),
         )
 
-    def _loader(
-        self, dataset: Dataset[Item], sampler: Sampler[Any], num_workers: int | None = None
-    ) -> DataLoader[Item]:
-        workers = self.num_workers if num_workers is None else num_workers
+    def _workers(self, voxels: float, most: int = MOST_WORKERS) -> dict[str, Any]:
+        """Return the arguments of a loader whose batches have so many voxels."""
+        batch_mib = voxels * (4 * self.in_channels + 1) / 2**20  # float32 channels and a label of a byte
+        return worker_options(self.num_workers, self.prefetch_factor, batch_mib, self.trainer, most)
+
+    def _loader(self, dataset: Dataset[Item], sampler: Sampler[Any]) -> DataLoader[Item]:
+        # A queue has workers of its own.
+        queued = isinstance(dataset, QueuePatches)
+        options = {} if queued else self._workers(self._batch_voxels())
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
+            **options,
+            persistent_workers=options.get("num_workers", 0) > 0,
             collate_fn=as_is if isinstance(dataset, PatchDataset) else None,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(_seed()),  # the global one must not depend on the workers

@@ -1,11 +1,13 @@
 """What every network promises."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers.recompute import recompute
 
 
 class Network(nn.Module, ABC):
@@ -18,12 +20,21 @@ class Network(nn.Module, ABC):
         out_channels: Channels of the output, one per class.
         spatial_dims: 2 for slices, 3 for volumes.
         divisor: Each spatial size of the input must be a multiple of it, axis by axis.
+        checkpoint_levels: Number of levels, from the finest on, whose features are computed again for the gradients
+            instead of being kept.
 
     Raises:
         PocketError: If there are no channels, or not one divisor per axis.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, divisor: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int,
+        divisor: tuple[int, ...],
+        checkpoint_levels: int = 0,
+    ) -> None:
         super().__init__()
         for key, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels < 1:
@@ -34,6 +45,7 @@ class Network(nn.Module, ABC):
         self.out_channels = out_channels
         self.spatial_dims = spatial_dims
         self.divisor = divisor
+        self.checkpoint_levels = checkpoint_levels
 
     @override
     @abstractmethod
@@ -64,6 +76,24 @@ class Network(nn.Module, ABC):
             PocketError: If :meth:`check_input` refuses ``x``.
         """
         return [self(x)]
+
+    def at_level(
+        self, level: int, function: Callable[..., Tensor], modules: list[nn.Module], *inputs: Tensor
+    ) -> Tensor:
+        """Call what belongs to a level; where the level is checkpointed, it is called again for the gradients.
+
+        Args:
+            level: 0 is the finest.
+            function: What to call.
+            modules: The layers that it calls.
+            inputs: Its arguments.
+
+        Returns:
+            What ``function`` returns.
+        """
+        if level < self.checkpoint_levels:
+            return recompute(function, modules, *inputs)
+        return function(*inputs)
 
     def check_input(self, x: Tensor) -> None:
         """Raise an error if the network cannot process these images.

@@ -29,6 +29,8 @@ class EncoderClassifier(Classifier):
         block: How the units at one resolution are wired.
         downsample: ``max_pool``, or ``strided_conv``: a convolution with bias whose kernel is its stride.
         pool: Whether the ``max`` or the ``mean`` of a channel's features tells the class.
+        checkpoint_levels: Number of levels, from the finest on, whose features are computed again for the gradients
+            instead of being kept: less memory, more time, the same gradients.
 
     Shape:
         ``(B, in_channels, *S) -> (B, out_channels)``, each of ``S`` a multiple of ``divisor``.
@@ -48,9 +50,11 @@ class EncoderClassifier(Classifier):
         block: BlockKind = PlainBlock(),
         downsample: Literal["max_pool", "strided_conv"] = "max_pool",
         pool: Literal["max", "mean"] = "max",
+        checkpoint_levels: int = 0,
     ) -> None:
         pyramid = Pyramid.build(depth, spatial_dims)
-        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor)
+        checkpointed = pyramid.checkpointed(checkpoint_levels)
+        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor, checkpointed)
         width = [widths(level) for level in range(depth + 1)]
 
         def make_downsample(level: int) -> nn.Module:
@@ -82,9 +86,9 @@ class EncoderClassifier(Classifier):
             PocketError: If :meth:`check_input` refuses ``x``.
         """
         self.check_input(x)
-        h = self.encoder[0](x)
-        for downsample, encode in zip(self.downsample, self.encoder[1:], strict=True):
-            h = encode(downsample(h))
+        h = self.at_level(0, self.encoder[0], [self.encoder[0]], x)
+        for level, (downsample, encode) in enumerate(zip(self.downsample, self.encoder[1:], strict=True), start=1):
+            h = self.at_level(level, nn.Sequential(downsample, encode), [downsample, encode], h)
         pooled: Tensor = h.flatten(2).amax(dim=2) if self.pool == "max" else h.flatten(2).mean(dim=2)
         return pooled
 

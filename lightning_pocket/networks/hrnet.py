@@ -1,6 +1,7 @@
 """High-resolution network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class HRNet(Network):
             everywhere.
         kernel_sizes: Kernels of each branch, ``depth + 1`` lists of one odd integer per axis; ``None`` is 3 everywhere.
         deep_supervision: Number of extra heads, on the branches next to the finest; less than ``depth``.
+        checkpoint_levels: Number of levels, from the finest on, whose features are computed again for the gradients
+            instead of being kept: less memory, more time, the same gradients.
 
     Shape:
         ``(B, in_channels, *S) -> (B, out_channels, *S)``, each of ``S`` a multiple of ``divisor``.
@@ -53,9 +56,11 @@ class HRNet(Network):
         strides: list[list[int]] | None = None,
         kernel_sizes: list[list[int]] | None = None,
         deep_supervision: int = 0,
+        checkpoint_levels: int = 0,
     ) -> None:
         pyramid = Pyramid.build(depth, spatial_dims, strides, kernel_sizes)
-        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor)
+        checkpointed = pyramid.checkpointed(checkpoint_levels)
+        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor, checkpointed)
         width = [widths(level) for level in range(depth + 1)]
 
         def make_block(channels: int, level: int) -> nn.Module:
@@ -99,11 +104,14 @@ class HRNet(Network):
             PocketError: If :meth:`check_input` refuses ``x``.
         """
         self.check_input(x)
-        branches = [self.stem(x)]
+        branches = [self.at_level(0, self.stem, [self.stem], x)]
         for stage in self.stages:
-            branches = stage(branches)
+            branches = stage(branches, self.at_level)
+        return [self.at_level(0, self._fused, [self.to_finest, self.fuse], *branches), *branches[1:]]
+
+    def _fused(self, *branches: Tensor) -> Tensor:
         at_finest = [path(branch) for path, branch in zip(self.to_finest, branches, strict=True)]
-        return [self.fuse(torch.cat(at_finest, dim=1)), *branches[1:]]
+        return self.fuse(torch.cat(at_finest, dim=1))
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -143,8 +151,17 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     @override
-    def forward(self, branches: list[Tensor]) -> list[Tensor]:
-        return [block(exchange(branches)) for exchange, block in zip(self.exchanges, self.blocks, strict=True)]
+    def forward(self, branches: list[Tensor], at_level: Callable[..., Tensor]) -> list[Tensor]:
+        """Return the branches after the stage; ``at_level`` is that of the network."""
+        pairs = enumerate(zip(self.exchanges, self.blocks, strict=True))
+        return [
+            at_level(level, partial(_exchange, exchange, block), [exchange, block], *branches)
+            for level, (exchange, block) in pairs
+        ]
+
+
+def _exchange(exchange: nn.Module, block: nn.Module, *branches: Tensor) -> Tensor:
+    return block(exchange(list(branches)))
 
 
 def _path(source: int, target: int, widths: list[int], pyramid: Pyramid) -> nn.Module:

@@ -71,6 +71,22 @@ class Pyramid:
         """Return how many voxels of level ``fine`` make one of level ``coarse``, per axis."""
         return tuple(prod(steps) for steps in zip(*self.strides[fine:coarse], strict=True))
 
+    def checkpointed(self, checkpoint_levels: int) -> int:
+        """Return the number of levels whose features are computed again, after a check.
+
+        Args:
+            checkpoint_levels: Number of levels, from the finest on.
+
+        Raises:
+            PocketError: If there are not as many levels.
+        """
+        if not 0 <= checkpoint_levels <= self.depth + 1:
+            raise PocketError(
+                f"network.checkpoint_levels: found {checkpoint_levels}, expected 0 to {self.depth + 1} because "
+                f"network.depth is {self.depth}."
+            )
+        return checkpoint_levels
+
     def heads(self, deep_supervision: int) -> range:
         """Return the levels that have an output.
 

@@ -1,5 +1,6 @@
 """U-Net with plain, residual or dense blocks."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -33,6 +34,8 @@ class UNet(Network):
             volumes, say ``[1, 2, 2]`` first.
         kernel_sizes: Kernels of the units, ``depth + 1`` lists of one odd integer per axis; ``None`` is 3 everywhere.
         deep_supervision: Number of extra heads, on the decoder levels next to the finest; less than ``depth``.
+        checkpoint_levels: Number of levels, from the finest on, whose features are computed again for the gradients
+            instead of being kept: less memory, more time, the same gradients.
 
     Shape:
         ``(B, in_channels, *S) -> (B, out_channels, *S)``, each of ``S`` a multiple of ``divisor``.
@@ -54,9 +57,11 @@ class UNet(Network):
         strides: list[list[int]] | None = None,
         kernel_sizes: list[list[int]] | None = None,
         deep_supervision: int = 0,
+        checkpoint_levels: int = 0,
     ) -> None:
         pyramid = Pyramid.build(depth, spatial_dims, strides, kernel_sizes)
-        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor)
+        checkpointed = pyramid.checkpointed(checkpoint_levels)
+        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor, checkpointed)
         width = [widths(level) for level in range(depth + 1)]
 
         def make_block(channels: int, level: int) -> nn.Module:
@@ -99,13 +104,14 @@ class UNet(Network):
         """
         self.check_input(x)
         skips: list[Tensor] = []
-        h = self.encoder[0](x)
-        for downsample, encode in zip(self.downsample, self.encoder[1:], strict=True):
+        h = self.at_level(0, self.encoder[0], [self.encoder[0]], x)
+        for level, (downsample, encode) in enumerate(zip(self.downsample, self.encoder[1:], strict=True), start=1):
             skips.append(h)
-            h = encode(downsample(h))
+            h = self.at_level(level, partial(_down, downsample, encode), [downsample, encode], h)
         decoded: list[Tensor] = []
-        for upsample, decode in zip(reversed(self.upsample), reversed(self.decoder), strict=True):
-            h = decode(torch.cat([upsample(h), skips.pop()], dim=1))
+        for level in reversed(range(len(self.decoder))):
+            upsample, decode = self.upsample[level], self.decoder[level]
+            h = self.at_level(level, partial(_up, upsample, decode), [upsample, decode], h, skips.pop())
             decoded.append(h)
         return decoded[::-1]
 
@@ -116,3 +122,11 @@ class UNet(Network):
     @override
     def outputs(self, x: Tensor) -> list[Tensor]:
         return [head(h) for head, h in zip(self.heads, self.features(x), strict=False)]
+
+
+def _down(downsample: nn.Module, encode: nn.Module, h: Tensor) -> Tensor:
+    return encode(downsample(h))
+
+
+def _up(upsample: nn.Module, decode: nn.Module, h: Tensor, skip: Tensor) -> Tensor:
+    return decode(torch.cat([upsample(h), skip], dim=1))

@@ -83,16 +83,18 @@ class ExperimentTable:
         folds: Folds of the cross-validation of its rows.
         seed: Seed of the runs.
         checkpoint: Weights of each run that are tested.
+        profile: Profile of `configs/profiles` that makes the table instead of rows: nothing is trained for it.
     """
 
     title: str
-    rows: list[Row]
+    rows: list[Row] = field(default_factory=list)
     source: str = ""
     notes: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=lambda: ["dice", "hd95_mm", "asd_mm"])
     folds: int = 5
     seed: int = 0
     checkpoint: Checkpoint = "last"
+    profile: str = ""
 
     def row(self, name: str) -> Row:
         """Return the row of a name.
@@ -148,7 +150,7 @@ def read_table(name: str) -> ExperimentTable:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise PocketError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     given = _fields(content, ExperimentTable, str(path))
-    entries = given["rows"] or []
+    entries = given.get("rows", [])
     rows = [Row(**_fields(entry, Row, f"{path}: rows[{index}]")) for index, entry in enumerate(entries)]
     table = ExperimentTable(**given | {"rows": rows})
     _check(table, path)
@@ -202,8 +204,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def _check(table: ExperimentTable, path: Path) -> None:
     """Refuse what would fail after hours, or be shown wrongly."""
-    if not table.rows:
+    if not table.rows and not table.profile:
         raise PocketError(f"{path}: rows is empty; give at least one.")
+    if table.rows and table.profile:
+        raise PocketError(f"{path}: has rows and a profile; give one of the two.")
     if table.checkpoint not in get_args(Checkpoint):
         raise PocketError(f"{path}: checkpoint is {table.checkpoint!r}, expected last or best.")
     _check_names(str(path), "metrics", table.metrics, METRICS)

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.networks.base import Network
+from lightning_pocket.speed import Levers, Runner, untouched
 from lightning_pocket.types import DatasetInfo
 
 OptimizerCallable = Callable[[Any], Optimizer]
@@ -32,6 +34,9 @@ class BaseTask(LightningModule):
         lr_scheduler: Makes the schedule of the learning rate; null keeps it constant.
         lr_interval: Whether the schedule advances every epoch or every step.
         monitor: Metric that a schedule of the plateau kind watches.
+        channels_last: Lay weights and images out with the channels of a voxel side by side.
+        compile: Compile the network with ``torch.compile``; where that fails, the run goes on without it.
+        keep_memory: Keep freed memory with the process, on CPUs under Linux, instead of asking for it at each layer.
 
     Attributes:
         score: Validation metric by which networks are judged; more is better.
@@ -41,7 +46,7 @@ class BaseTask(LightningModule):
     score: ClassVar[str]
     size_key: ClassVar[str] = "data.init_args.patch_size"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
         network: Network,
         dataset: dict[str, Any],
@@ -49,6 +54,9 @@ class BaseTask(LightningModule):
         lr_scheduler: SchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
         monitor: str = "val/loss",
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002 (a key of the config)
+        keep_memory: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -58,11 +66,49 @@ class BaseTask(LightningModule):
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.monitor = monitor
+        self.levers = Levers(channels_last=channels_last, compiled=compile, keep_memory=keep_memory)
+        self._runner: Runner | None = None
+        self._compiles = compile
+
+    @property
+    def runner(self) -> Runner:
+        """The network with the levers that it is run with; what is computed goes through it."""
+        if self._runner is None:
+            self._runner = Runner(self.network, self.levers)
+        return self._runner
+
+    @runner.setter
+    def runner(self, runner: Runner) -> None:
+        self._runner, self.levers = runner, runner.levers
+
+    @abstractmethod
+    def training_loss(self, batch: Any) -> Tensor:
+        """Return the loss of a batch, logging nothing."""
 
     @property
     @abstractmethod
     def metric_names(self) -> list[str]:
         """Names of every metric that the task logs, so that monitors can be checked before the first batch."""
+
+    @override
+    def configure_model(self) -> None:
+        self.runner.prepare()  # before a strategy wraps the network
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.levers.compiled and self._compiles:
+            self._compiles = False  # once
+            self._try_to_compile(batch)
+
+    def _try_to_compile(self, batch: Any) -> None:
+        """Compile before the first step, forwards and backwards, where a failure can still be mended."""
+        try:
+            with untouched(self), self.trainer.precision_plugin.train_step_context():
+                self.training_loss(batch).backward()  # type: ignore[no-untyped-call]
+        except (PocketError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # compilers fail in many ways
+            self.runner.give_up_compiling(error)
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:

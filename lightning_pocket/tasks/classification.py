@@ -37,6 +37,9 @@ class ClassificationTask(BaseTask):
         lr_scheduler: See :class:`BaseTask`.
         lr_interval: See :class:`BaseTask`.
         monitor: See :class:`BaseTask`.
+        channels_last: See :class:`BaseTask`.
+        compile: See :class:`BaseTask`.
+        keep_memory: See :class:`BaseTask`.
 
     Raises:
         PocketError: If the network labels voxels, or there are not two classes whose names tell them apart.
@@ -45,7 +48,7 @@ class ClassificationTask(BaseTask):
     score: ClassVar[str] = "val/accuracy"
     size_key: ClassVar[str] = "the size of the prepared images (`pocket prepare --size`)"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
         network: Classifier,
         dataset: dict[str, Any],
@@ -54,8 +57,12 @@ class ClassificationTask(BaseTask):
         lr_scheduler: SchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
         monitor: str = "val/auc",
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002 (a key of the config)
+        keep_memory: bool = False,
     ) -> None:
-        super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor)
+        how = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
+        super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor, **how)
         self.save_hyperparameters()
         self.columns = [column_name(name) for name in self.info.classes]
         if len(set(self.columns)) < max(2, len(self.columns)):
@@ -74,8 +81,13 @@ class ClassificationTask(BaseTask):
         return ["train/loss", "val/loss", *(f"val/{name}" for name in _VALIDATED)]
 
     @override
+    def training_loss(self, batch: ImageBatch) -> Tensor:
+        loss: Tensor = self.loss(self.runner(batch["image"]), batch["target"])
+        return loss
+
+    @override
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        loss: Tensor = self.loss(self.network(batch["image"]), batch["target"])
+        loss = self.training_loss(batch)
         self.log(
             "train/loss",
             loss,
@@ -90,7 +102,7 @@ class ClassificationTask(BaseTask):
     @override
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
         """Return ``logits`` ``(B, K)``."""
-        logits = self.network(batch["image"])
+        logits = self.runner(batch["image"])
         self.val_logits.update(logits, batch["target"], batch["subject"])
         return {"logits": logits}
 
@@ -105,7 +117,7 @@ class ClassificationTask(BaseTask):
     @override
     def test_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
         """Return ``rows``: subject, true and predicted class, and the probability of each class, of each image."""
-        logits = self.network(batch["image"])
+        logits = self.runner(batch["image"])
         self.test_logits.update(logits, batch["target"], batch["subject"])
         probabilities = _softmax(logits)
         cases = zip(batch["subject"], batch["target"].tolist(), probabilities.tolist(), strict=True)

@@ -34,6 +34,9 @@ class SegmentationTask(BaseTask):
         lr_scheduler: See :class:`BaseTask`.
         lr_interval: See :class:`BaseTask`.
         monitor: See :class:`BaseTask`.
+        channels_last: See :class:`BaseTask`.
+        compile: See :class:`BaseTask`.
+        keep_memory: See :class:`BaseTask`.
         inference: How whole images are covered with windows.
         largest_component: Keep only the largest connected component of each class when testing and predicting, or of
             the classes that are named; ``foreground`` is all of them together. `pocket postprocess` chooses.
@@ -58,13 +61,17 @@ class SegmentationTask(BaseTask):
         inference: SlidingWindow = SlidingWindow(),
         largest_component: bool | list[str] = False,
         tolerance_mm: float = 1.0,
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002 (a key of the config)
+        keep_memory: bool = False,
     ) -> None:
         if isinstance(network, Classifier):
             raise PocketError(
                 f"model.init_args.network: {type(network).__name__} classifies whole images; expected a network that "
                 "labels voxels, such as UNet. To classify, take --config classify_images."
             )
-        super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor)
+        how = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
+        super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor, **how)
         self.save_hyperparameters()
         self.loss = L2Dice(ignore_index=self.info.ignore_index) if loss is None else loss
         _check_ignored(self.loss, self.info.ignore_index)
@@ -83,11 +90,15 @@ class SegmentationTask(BaseTask):
 
     def logits(self, image: Tensor) -> Tensor:
         """Return the logits ``(B, K, *S)`` of images ``(B, C, *S)`` of any size."""
-        return self.inference(self.network, image, self.info.patch_size)
+        return self.inference(self.runner, image, self.info.patch_size)
+
+    @override
+    def training_loss(self, batch: Batch) -> Tensor:
+        return deep_supervision_loss(self.runner.outputs(batch["image"]), batch["label"], self.loss)
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = deep_supervision_loss(self.network.outputs(batch["image"]), batch["label"], self.loss)
+        loss = self.training_loss(batch)
         self.log(
             "train/loss",
             loss,
@@ -132,7 +143,7 @@ class SegmentationTask(BaseTask):
 
         Scores are those of the original images' own grid: the prediction is brought back to it.
         """
-        found = [segment(self.network, image, self.info.patch_size, self.inference) for image in batch["image"]]
+        found = [segment(self.runner, image, self.info.patch_size, self.inference) for image in batch["image"]]
         maps = [remove_islands(label, self.largest_component, self.info.classes) for label in found]
         rows = [
             {"subject": subject, **self._score(label, original)}

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
 import torchio as tio
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from lightning_pocket.data.patches import Key
+from lightning_pocket.data.on_device.draw import RecipeDrawer
+from lightning_pocket.data.on_device.steps import Recipe
+from lightning_pocket.data.patches import Key, TorchSeed
 
 from .cache import ImageCache
 
 
 class ImageItem(TypedDict):
-    """One image: ``image`` (C, H, W) float32, ``target`` the index of its class, and its name."""
+    """One image: ``image`` (C, H, W) float32, ``target`` the index of its class, and its name.
+
+    Where augmentation is left to the device, what was drawn for it too.
+    """
 
     image: Tensor
     target: int
     subject: str
+    recipe: NotRequired[Recipe]
 
 
 class CachedImages:
@@ -67,12 +73,19 @@ class TrainingImages(Dataset[ImageItem]):
         transform: TorchIO transform of each image, as a volume ``(C, 1, H, W)``.
         seed: Together with epoch and index, decides everything random.
         balance: Visit each class equally often; the images of a small class come several times in an epoch.
+        drawer: Draws what the device is to do with each image, instead of ``transform``, which does it here.
     """
 
     def __init__(
-        self, images: CachedImages, transform: tio.Transform | None = None, seed: int = 0, balance: bool = False
+        self,
+        images: CachedImages,
+        transform: tio.Transform | None = None,
+        seed: int = 0,
+        balance: bool = False,
+        drawer: RecipeDrawer | None = None,
     ) -> None:
         self.images = images
+        self.drawer = drawer
         self.transform = transform
         self.seed = seed
         classes = sorted(set(images.targets)) if balance else [None]
@@ -84,9 +97,14 @@ class TrainingImages(Dataset[ImageItem]):
         """Return the item of ``(epoch, index)``."""
         epoch, index = key
         item = self.images.item(self._place(epoch, index))
-        if self.transform is not None:
-            rng = np.random.default_rng([self.seed, epoch, index])
-            item["image"] = augment(item["image"], self.transform, int(rng.integers(2**63)))
+        if self.drawer is None and self.transform is None:
+            return item
+        seed = int(np.random.default_rng([self.seed, epoch, index]).integers(2**63))
+        if self.drawer is not None:
+            with TorchSeed(seed):
+                item["recipe"] = self.drawer.draw((1.0, 1.0, 1.0), len(item["image"]))
+        elif self.transform is not None:
+            item["image"] = augment(item["image"], self.transform, seed)
         return item
 
     def _place(self, epoch: int, index: int) -> int:
@@ -123,6 +141,13 @@ class OrderedImages(Dataset[ImageItem]):
         if index < len(self.share):
             return self.images.item(self.share[index])
         return self.images.item(0) | {"subject": ""}
+
+
+def collate(items: Sequence[ImageItem]) -> dict[str, Any]:
+    """Stack items; what is left to the device becomes the list ``recipes``."""
+    recipes = [item["recipe"] for item in items if "recipe" in item]
+    plain = [{name: value for name, value in item.items() if name != "recipe"} for item in items]
+    return default_collate(plain) | ({"recipes": recipes} if recipes else {})
 
 
 def augment(image: Tensor, transform: tio.Transform, seed: int) -> Tensor:
