@@ -65,8 +65,25 @@ def start_tied(arguments: Sequence[str], output: IO[bytes], environment: Mapping
     )
 
 
+def run_tied(arguments: Sequence[str]) -> int:
+    """Run ``pocket`` in a process of its own that ends with this one, however this one ends, and has its output.
+
+    Args:
+        arguments: What follows ``pocket``.
+
+    Returns:
+        Its exit status.
+    """
+    with subprocess.Popen([*program(), *arguments], stdin=subprocess.PIPE, env={**os.environ, _TIED: "1"}) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
+
+
 def end_with_parent() -> None:
-    """Watch, in a process that :func:`start_tied` started, for the end of the one that did.
+    """Watch, in a process that was started by :func:`start_tied` or :func:`run_tied`, for the end of the one that did.
 
     The children of this process inherit the pipe and the variable: where they are ``pocket`` too, they watch as well.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,13 +92,13 @@ def _finish(
 
 def _run(commands: Sequence[Sequence[str]], run: Path) -> str:
     """Run the commands of a row and return why it failed, empty where it did not."""
-    from lightning_pocket.launch import program
+    from lightning_pocket.launch import run_tied
 
     for arguments in commands:
         if arguments[0] == "test" and _tested(run) == arguments:
             continue
         print(f"\n$ {shlex.join(['pocket', *arguments])}", flush=True)
-        status = subprocess.run([*program(), *arguments], check=False).returncode
+        status = run_tied(arguments)
         if status:
             return f"`pocket {arguments[0]}` ended with status {status}"
         if arguments[0] == "test":
