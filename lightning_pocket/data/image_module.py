@@ -35,6 +35,7 @@ class ImageDataModule(LightningDataModule):
         augmentation: TorchIO transforms of the training images, in order. An image is a volume ``(C, 1, H, W)`` of one
             slice with pixels of 1 mm: its axes are 1 (H) and 2 (W), and rotations are about axis 0.
         class_balance: Let each class come equally often; an epoch keeps its number of images.
+        images_per_epoch: Images per epoch over all processes; null gives each training image once.
         num_workers: Processes that prepare batches; 0 prepares them in the training process.
     """
 
@@ -45,11 +46,14 @@ class ImageDataModule(LightningDataModule):
         split: SplitSettings = SplitSettings(max_val="all"),
         augmentation: list[tio.Transform] | None = None,
         class_balance: bool = False,
+        images_per_epoch: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
+        if images_per_epoch is not None and images_per_epoch < 1:
+            raise PocketError(f"data.init_args.images_per_epoch: expected at least 1, got {images_per_epoch}.")
         if num_workers < 0:
             raise PocketError(f"data.init_args.num_workers: expected 0 or more, got {num_workers}.")
         self.cache = ImageCache.open(cache)
@@ -57,6 +61,7 @@ class ImageDataModule(LightningDataModule):
         self.split_settings = split
         self.transform = tio.Compose(augmentation, copy=False) if augmentation else None
         self.class_balance = class_balance
+        self.images_per_epoch = images_per_epoch
         self.num_workers = num_workers
         self.split: Split = split_subjects(self.cache.folds, split, self.cache.class_of)
 
@@ -98,7 +103,7 @@ class ImageDataModule(LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         return DataLoader(
             TrainingImages(images, self.transform, _seed(), self.class_balance),
-            sampler=KeySampler(len(images), epoch, *self._process()),
+            sampler=KeySampler(self.images_per_epoch or len(images), epoch, *self._process()),
             **self._options(),
         )
 

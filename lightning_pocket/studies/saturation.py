@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import Option, Run, find_config, program
+from lightning_pocket.launch import Option, Run, find_config
 from lightning_pocket.reports.saturation_page import read_point, write_saturation
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.storage import read_json, write_json
 
+from .crossval import resolve_settings
 from .jobs import Job, environments, run_jobs, visible_devices
 
 #: Shares of the training cases in PocketNet's figure 5, in percent.
@@ -145,13 +143,7 @@ class Saturation:
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings of a run on all training cases, as ``pocket fit`` understands them."""
-        arguments = [*self.commands(self.presets[0], 100.0, {})[0], "--print_config"]
-        result = subprocess.run([*program(), *arguments], check=False, capture_output=True, text=True)
-        if result.returncode:
-            lines = [line for line in result.stderr.splitlines() if line.strip()] or ["it printed no reason"]
-            raise PocketError(f"options of `pocket fit`: {lines[-1]}")
-        settings: dict[str, Any] = yaml.safe_load(result.stdout)
-        return settings
+        return resolve_settings(self.commands(self.presets[0], 100.0, {})[0][1:])
 
     def _report(self, done: Sequence[tuple[str, float, Path]], length: dict[str, int]) -> Path:
         points = [read_point(Path(preset).stem, percent, run) for preset, percent, run in done]
@@ -174,7 +166,7 @@ def epoch_length(settings: dict[str, Any]) -> dict[str, int]:
         settings: All settings of a run on all training cases.
 
     Returns:
-        Nothing where the data module has no such setting: then epochs grow with the cases.
+        Nothing where a data module of your own has no such setting: then epochs grow with the cases.
 
     Raises:
         PocketError: If the data cannot be opened, or its queue makes epochs of its own length.
