@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -17,6 +18,8 @@ from lightning_pocket.errors import PocketError
 
 #: Set for a process whose standard input is a pipe from the one that started it, and which must not outlive that one.
 _TIED = "POCKET_ENDS_WITH_PARENT"
+#: How long a process may take to end by itself after Ctrl-C, in seconds.
+_GRACE_S = 5.0
 
 Option = bool | int | float | str | list[int] | None
 
@@ -77,9 +80,12 @@ def run_tied(arguments: Sequence[str]) -> int:
     with subprocess.Popen([*program(), *arguments], stdin=subprocess.PIPE, env={**os.environ, _TIED: "1"}) as process:
         try:
             return process.wait()
-        except BaseException:
-            process.kill()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)  # it has got the terminal's Ctrl-C too, and tells how to continue
             raise
+        finally:
+            process.kill()
 
 
 def end_with_parent() -> None:

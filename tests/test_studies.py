@@ -112,6 +112,10 @@ def test_formulas_refuse_no_depth() -> None:
         SimplifiedNetwork(depth=0)
 
 
+def test_formulas_refuse_a_depth_that_no_image_has(fails) -> None:
+    assert "--depths: 40 downsamplings, expected at most 12" in fails(["formulas", "--depths=[3,40]"])
+
+
 class TwoHeads(Network):
     """Uses the finer of two heads last, after features of half the resolution went to the other."""
 

@@ -240,6 +240,7 @@ def test_a_table_without_data_or_published_numbers_is_written(tmp_path, commands
         ({"rows": [{"name": "a", "configs": ["full"]}]}, "has no task"),
         ({"rows": [{"name": "a", "compare_to": "b"}]}, "compare_to is 'b', expected another row"),
         ({"rows": [{"name": "a", "task": "x", "configs": ["fulll"]}]}, "no such file, and no shipped config"),
+        ({"rows": [{"name": "a", "task": "T", "configs": ["pocket", 1]}]}, "configs is .*, expected a list of names"),
         ({"rows": [{"name": "a", "published": {"dise": 1}}]}, "published has no 'dise'"),
         ({"rows": [{"name": "a", "published": {"dice": "high"}}]}, "published dice is 'high', expected a number"),
     ],

@@ -263,8 +263,9 @@ def _check_optimizer(task: BaseTask) -> None:
 def _check_monitors(task: BaseTask, callbacks: list[Any], validated: bool) -> None:
     monitors = {}
     for callback in callbacks:
-        score = task.score if isinstance(callback, BestCheckpoint | EarlyStop) else None
-        if watched := getattr(callback, "monitor", None) or score:
+        ours = isinstance(callback, BestCheckpoint | EarlyStop)
+        watched = getattr(callback, "monitor", None) or (task.score if ours else None)
+        if watched is not None:
             monitors[f"the monitor of {type(callback).__name__}"] = watched
     if task.make_scheduler is not None:
         monitors["model.init_args.monitor"] = task.monitor
