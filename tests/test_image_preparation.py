@@ -48,7 +48,7 @@ def test_a_cache_holds_every_image_in_its_row(tmp_path):
     assert not list((tmp_path / "cache").glob(".*"))
     assert not (tmp_path / "cache" / "chunks").exists()
     two = tmp_path / "two"
-    main(["prepare", str(root), f"--output={two}", "--workers=2", "--size=[16,16]", "--normalization=none"])
+    main(["prepare", str(root), f"--output={two}", "--workers=2", "--size=16", "--normalization=none"])
     assert (two / "images.npy").read_bytes() == (tmp_path / "cache" / "images.npy").read_bytes()
     assert ImageCache.open(two).hash == cache.hash
 

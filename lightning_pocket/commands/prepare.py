@@ -54,7 +54,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     window: list[float] | None = None,
     crop: Literal["none", "nonzero"] = "none",
     image_interpolation: Literal["bspline", "linear"] = "bspline",
-    size: list[int] | None = None,
+    size: int | list[int] | None = None,
     color: Literal["grey", "rgb"] | None = None,
     skip_missing: bool = False,
     workers: int | None = None,
@@ -88,8 +88,8 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
         window: Lowest and highest intensity of --normalization window, such as [-160,240].
         crop: nonzero cuts away the border where every channel is 0.
         image_interpolation: How images are resampled; labels are interpolated linearly, class by class.
-        size: Rows and columns of 2D images, to which they are stretched; [256,256] by default, the size of the images
-            for medmnist.
+        size: Rows and columns of 2D images, to which they are stretched, or one number for both; 256 by default, the
+            size of the images for medmnist.
         color: Channels of 2D images, grey by default.
         skip_missing: Go on without 2D images that are listed but not there.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
@@ -106,7 +106,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     found = find_layout(data, layout)
     choices: dict[str, Any] = {"spacing": spacing, "window": window, "crop": crop}
     choices |= {"image_interpolation": image_interpolation, "normalization": normalization}
-    choices |= {"size": size, "color": color, "skip_missing": skip_missing}
+    choices |= {"size": [size, size] if isinstance(size, int) else size, "color": color, "skip_missing": skip_missing}
     _refuse_options(found, choices)
     fold_file = Path(folds) if folds else None
     if isinstance(found, ImageLayout):
