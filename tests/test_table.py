@@ -22,7 +22,8 @@ PUBLISHED = json.loads((Path(__file__).parent / "golden" / "published.json").rea
 
 #: Stands for `pocket`: writes the arguments down, and a run with scores that depend on the name of the row.
 STUB = """
-import csv, json, pathlib, sys
+import csv, json, pathlib, shlex, sys, time
+from lightning_pocket.reports.tested import record_test, state_of
 log = pathlib.Path(sys.argv[1])
 command, *options = sys.argv[2:]
 with log.open("a") as file:
@@ -32,12 +33,18 @@ run = pathlib.Path(values["run_dir"])
 if run.name == "broken":
     sys.exit(3)
 (run / "test").mkdir(parents=True, exist_ok=True)
-(run / "manifest.json").write_text(json.dumps({"parameters": 763010, "finished": True}))
+if command != "test":
+    made = shlex.join(["pocket", command, *(option for option in options if not option.startswith("--jobs"))])
+    manifest = {"parameters": 763010, "finished": True, "finished_at": "now", "command": made}
+    (run / "manifest.json").write_text(json.dumps(manifest))
 if command != "fit":
     shift = 0.002 if "pocket" in run.name else 0.0
     rows = [(f"case_{i}", 0.9 + 0.002 * i + shift, 2.0) for i in range(8)]
     lines = ["subject,dice,hd95_mm", *(",".join(map(str, row)) for row in rows)]
     (run / "test" / "cases.csv").write_text("\\n".join(lines) + "\\n")
+if command == "test":
+    tested = {"checkpoint": values["ckpt_path"], "largest_component": False, "changed": ""}
+    record_test(run, state_of(run, {}) | tested)
 """
 
 
@@ -191,15 +198,48 @@ def test_ours_stand_beside_published(tmp_path, cache, commands, capsys):
 
 
 def test_rows_that_were_run_before_stay_in_the_table(tmp_path, cache, commands):
-    table = str(write_table(tmp_path))
-    main(["table", table, "--cache", f"Liver={cache}", "--output=out", "--rows=full"])
-    main(["table", table, "--cache", f"Liver={cache}", "--output=out", "--rows=pocket", "--folds=4"])
-    assert [command[1:3] for command in commands()] == [
-        ["--run_dir=out/runs/full", "--folds=3"],
-        ["--run_dir=out/runs/pocket", "--folds=4"],
-    ]
+    table = [str(write_table(tmp_path)), "--output=out"]
+    main(["table", *table, "--cache", f"Liver={cache}", "--rows=full"])
+    main(["table", *table, "--cache", f"Liver={cache}", "--rows=pocket", "--jobs=2"])
+    assert [command[1] for command in commands()] == ["--run_dir=out/runs/full", "--run_dir=out/runs/pocket"]
+    main(["table", *table])  # nothing is run, and the data need not be named
+    assert len(commands()) == 2
     rows = read_rows(tmp_path / "out" / "table.csv")
     assert rows["full", "dice"]["state"] == rows["pocket", "dice"]["state"] == "done"
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "pocket crossval --run_dir=out/runs/pocket --folds=3 --checkpoint=last --config=segment_volumes " in page
+    assert page.count(f"--data.init_args.cache={cache}") == 2  # as they were made
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_rows_of_other_settings_are_not_shown_as_ours(tmp_path, cache, commands, capsys, folds):
+    table = ["table", str(write_table(tmp_path, folds=folds)), "--output=out"]
+    main([*table, "--cache", f"Liver={cache}", "--", "--trainer.max_epochs=1"])
+    assert read_rows(tmp_path / "out" / "table.csv")["full", "dice"]["state"] == "done"
+    count = len(commands())
+
+    def state(*options):
+        main([*table, "--rows=other", *options])
+        return read_rows(tmp_path / "out" / "table.csv")["full", "dice"]["state"]
+
+    assert state("--", "--trainer.max_epochs=1") == "done"
+    capsys.readouterr()
+    assert state() == "other settings"
+    assert re.search(
+        r"not shown \(other settings\): full, which was made by: pocket \w+ .*max_epochs=1$",
+        capsys.readouterr().out,
+        re.M,
+    )
+    assert state("--cache", f"Liver={cache}") == "other settings"
+    (tmp_path / "cache2").mkdir()
+    (tmp_path / "cache2" / "dataset.json").write_text("{}")
+    assert state("--cache", f"Liver={tmp_path / 'cache2'}", "--", "--trainer.max_epochs=1") == "other settings"
+    write_table(tmp_path, folds=folds, checkpoint="best")
+    assert state("--", "--trainer.max_epochs=1") == "other settings"
+    assert len(commands()) == count
+    if folds > 1:
+        write_table(tmp_path, folds=folds)
+        assert state("--folds=4", "--", "--trainer.max_epochs=1") == "other settings"
 
 
 @pytest.mark.usefixtures("commands")
