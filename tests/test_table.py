@@ -298,6 +298,7 @@ def test_mistakes_in_a_table_are_named(tmp_path, changes, message):
         (["--cache", "Liver=nowhere"], "no prepared data here"),
         (["--rows", "pockett"], "Did you mean pocket?"),
         (["--folds", "1"], "--folds 1: expected 2 or more"),
+        (["--jobs=0"], "--jobs 0: expected 1 or more"),
         (["--margin", "-1"], "--margin -1.0: expected a difference of 0 or more"),
     ],
 )

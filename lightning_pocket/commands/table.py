@@ -46,6 +46,8 @@ def table(arguments: list[str]) -> None:
     folder = Path(options.output or Path("runs") / Path(options.file).stem)
     if folder.is_file():
         raise PocketError(f"--output {folder}: is a file. Name a folder.")
+    if options.jobs < 1:
+        raise PocketError(f"--jobs {options.jobs}: expected 1 or more.")
     if options.folds is not None and options.folds < 2:
         raise PocketError(f"--folds {options.folds}: expected 2 or more.")
     commands = {
