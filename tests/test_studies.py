@@ -32,6 +32,7 @@ from lightning_pocket.reports.tested import is_tested, record_test, state_of
 from lightning_pocket.storage import write_json, write_text
 from lightning_pocket.studies.activations import HeadInputs, channel_means
 from lightning_pocket.studies.jobs import Job
+from lightning_pocket.studies.run_data import load_data
 from lightning_pocket.studies.saturation import Saturation, epoch_length
 from lightning_pocket.studies.shared_jobs import SharedJobs
 from lightning_pocket.tasks import SegmentationTask, load_task
@@ -222,6 +223,10 @@ def test_activations_of_a_run(
 def test_activations_say_what_is_missing(tmp_path: Path, trained: Path, fails) -> None:
     assert "output: is missing" in fails(["activations", str(trained)])
     assert "no run here" in fails(["activations", str(tmp_path), f"--output={tmp_path / 'out'}"])
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "crossval.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(PocketError, match="is a cross-validation. Name one of its folds, such as .*fold_0"):
+        load_data(tmp_path / "cv")
     assert not (tmp_path / "out").exists()
 
 

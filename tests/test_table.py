@@ -306,6 +306,15 @@ def test_bad_options_are_named(tmp_path, fails, options, message):
     assert message in fails(["table", str(write_table(tmp_path)), f"--output={tmp_path / 'out'}", *options])
 
 
+def test_another_number_of_folds_is_refused_before_anything_runs(tmp_path, cache, fails):
+    (cache / "folds.csv").write_text("subject,fold\na,0\nb,1\nc,2\n", encoding="utf-8")
+    arguments = ["table", str(write_table(tmp_path)), "--cache", f"Liver={cache}", "--dry_run"]
+    assert "the data have 3 folds, the table asks for 5. Prepare them with --num_folds 5, or give --folds 3" in fails(
+        arguments
+    )
+    main([*arguments, "--folds=3"])
+
+
 def test_a_misspelt_table_is_suggested(fails):
     assert "Did you mean pocketnet_table1?" in fails(["table", "pocketnet_tabel1"])
 

@@ -58,6 +58,7 @@ def table(arguments: list[str]) -> None:
         if row.configs
     }
     runs = [row.name for row in wanted if row.configs and row.task in caches]
+    _check_folds([(commands[name][0], caches[experiments.row(name).task]) for name in runs])
     for command in (command for name in runs for command in commands[name]):
         print(shlex.join(["pocket", *command]))
     for task in dict.fromkeys(row.task for row in wanted if row.configs and row.task not in caches):
@@ -167,6 +168,23 @@ def _caches(given: Sequence[str], experiments: ExperimentTable) -> dict[str, str
             raise PocketError(f"--cache {text}: no prepared data here (no dataset.json). Run `pocket prepare` first.")
         caches[name] = path
     return caches
+
+
+def _check_folds(runs: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Refuse cross-validations whose prepared data have another number of folds, before anything runs."""
+    from lightning_pocket.data.folds import read_folds
+
+    for command, cache in runs:
+        asked = next((int(part.partition("=")[2]) for part in command if part.startswith("--folds=")), None)
+        file = Path(cache) / "folds.csv"
+        if asked is None or not file.is_file() or any(part.startswith("--data.init_args.split") for part in command):
+            continue
+        found = len({place.fold for place in read_folds(file).values() if place.fold is not None})
+        if found != asked:
+            raise PocketError(
+                f"{cache}: the data have {found} folds, the table asks for {asked}. Prepare them with --num_folds "
+                f"{asked}, or give --folds {found}."
+            )
 
 
 def _names(text: str | None) -> list[str]:
