@@ -225,7 +225,7 @@ def test_activations_say_what_is_missing(tmp_path: Path, trained: Path, fails) -
     assert "no run here" in fails(["activations", str(tmp_path), f"--output={tmp_path / 'out'}"])
     (tmp_path / "cv").mkdir()
     (tmp_path / "cv" / "crossval.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(PocketError, match="is a cross-validation. Name one of its folds, such as .*fold_0"):
+    with pytest.raises(PocketError, match=r"is a cross-validation. Name one of its folds, such as .*fold_0"):
         load_data(tmp_path / "cv")
     assert not (tmp_path / "out").exists()
 

@@ -308,7 +308,7 @@ def test_bad_options_are_named(tmp_path, fails, options, message):
 
 def test_another_number_of_folds_is_refused_before_anything_runs(tmp_path, cache, fails):
     (cache / "folds.csv").write_text("subject,fold\na,0\nb,1\nc,2\n", encoding="utf-8")
-    arguments = ["table", str(write_table(tmp_path)), "--cache", f"Liver={cache}", "--dry_run"]
+    arguments = ["table", str(write_table(tmp_path, folds=5)), "--cache", f"Liver={cache}", "--dry_run"]
     assert "the data have 3 folds, the table asks for 5. Prepare them with --num_folds 5, or give --folds 3" in fails(
         arguments
     )
