@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -17,6 +18,8 @@ from lightning_pocket.errors import PocketError
 
 #: Set for a process whose standard input is a pipe from the one that started it, and which must not outlive that one.
 _TIED = "POCKET_ENDS_WITH_PARENT"
+#: How long a process may take to end by itself after Ctrl-C, in seconds.
+_GRACE_S = 5.0
 
 Option = bool | int | float | str | list[int] | None
 
@@ -65,8 +68,28 @@ def start_tied(arguments: Sequence[str], output: IO[bytes], environment: Mapping
     )
 
 
+def run_tied(arguments: Sequence[str]) -> int:
+    """Run ``pocket`` in a process of its own that ends with this one, however this one ends, and has its output.
+
+    Args:
+        arguments: What follows ``pocket``.
+
+    Returns:
+        Its exit status.
+    """
+    with subprocess.Popen([*program(), *arguments], stdin=subprocess.PIPE, env={**os.environ, _TIED: "1"}) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)  # it has got the terminal's Ctrl-C too, and tells how to continue
+            raise
+        finally:
+            process.kill()
+
+
 def end_with_parent() -> None:
-    """Watch, in a process that :func:`start_tied` started, for the end of the one that did.
+    """Watch, in a process that was started by :func:`start_tied` or :func:`run_tied`, for the end of the one that did.
 
     The children of this process inherit the pipe and the variable: where they are ``pocket`` too, they watch as well.
     """

@@ -80,17 +80,27 @@ class FileLock:
 
     def holder(self) -> str:
         """Say who holds the lock: host, process and since when."""
+        found = self._read()
+        return f"process {found['pid']} on {found['host']} since {found['since']}" if found else "another process"
+
+    def since(self) -> str:
+        """Return since when the lock is held (UTC, ISO 8601); now where that is not known."""
+        return str((self._read() or _me())["since"])
+
+    def _read(self) -> dict[str, Any]:
+        """Return what the holder has written, nothing where it has just released the lock."""
         for _ in range(_TRIES):
             try:
                 found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-                return f"process {found['pid']} on {found['host']} since {found['since']}"
+                return {key: found[key] for key in _me()}
             except (OSError, ValueError, LookupError, TypeError):  # not yet written, or just released
                 time.sleep(_PAUSE_S)
-        return "another process"
+        return {}
 
 
 def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
 
 
 def _lock(descriptor: int) -> None:

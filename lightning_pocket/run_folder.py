@@ -47,6 +47,7 @@ class RunFolder:
         checkpoints/best.ckpt  the weights with the best monitored metric
         pictures/              validation cases, image, truth and prediction
         test/cases.csv         one row per tested case
+        test/test.json         which weights were tested on which data
         test/pictures/         the same for tested cases
         test/roc.svg           and confusion.svg, reliability.svg, of a classification
         test/predictions/      label maps of tested cases, with --config prediction_files

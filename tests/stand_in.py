@@ -1,8 +1,8 @@
 """Stands in for ``pocket`` where a test needs many quick trainings: takes the same arguments, leaves the same files.
 
 ``STAND_IN`` names a folder: ``settings.yaml`` is what ``--print_config`` prints, ``log`` gets a line for each command,
-``seconds_K`` holds how long a training of fold K takes, ``fails_K`` lets it fail, and ``tested.csv`` which cases
-a fold tests.
+``seconds_K`` holds how long a training of fold K takes at most (it ends when the file is gone), ``fails_K`` lets it
+fail, and ``tested.csv`` which cases a fold tests.
 """
 
 import csv
@@ -10,12 +10,14 @@ import json
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
 from lightning_pocket.cli import main as pocket
 from lightning_pocket.launch import end_with_parent
+from lightning_pocket.reports.tested import record_test, state_of
 
 HOME = Path(os.environ["STAND_IN"])
 
@@ -36,12 +38,15 @@ def fit(settings, run, fold):
     settings["data"]["init_args"]["split"]["fold"] = int(fold)
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     (run / "manifest.json").write_text(json.dumps({"finished": False, "epochs": 0}))
-    time.sleep(float(seconds.read_text()) if seconds.is_file() else 0)
+    end = time.monotonic() + (float(seconds.read_text()) if seconds.is_file() else 0)
+    while seconds.is_file() and time.monotonic() < end:
+        time.sleep(0.02)
     if (HOME / f"fails_{fold}").exists():
         sys.stderr.write("pocket: error: the loss is not a number\n")
         raise SystemExit(1)
     (run / "checkpoints" / "last.ckpt").write_text("weights")
-    manifest = {"finished": True, "epochs": 1, "parameters": 7, "train_seconds": 1.5, "finished_at": str(time.time())}
+    manifest = {"finished": True, "epochs": 1, "parameters": 7, "train_seconds": 1.5}
+    manifest["finished_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     (run / "manifest.json").write_text(json.dumps(manifest))
     note(f"trained {fold}")
 
@@ -54,6 +59,8 @@ def test(run):
     (run / "test").mkdir(exist_ok=True)
     rows = "".join(f"{subject},0.{subject[-1]},{subject[-1]}\n" for subject in cases)
     (run / "test" / "cases.csv").write_text(f"subject,dice,hd95_mm\n{rows}")
+    tested = {"checkpoint": value("ckpt_path"), "largest_component": False, "changed": "", "seconds": 0.5}
+    record_test(run, state_of(run, {}) | tested)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import scipy.stats
 
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
+from lightning_pocket.reports import comparison
 from lightning_pocket.reports.collect import RunResult, read_run, read_runs
 from lightning_pocket.reports.table_files import Table
+from lightning_pocket.reports.tested import record_test, state_of
 from lightning_pocket.reports.verdict import caveats
 
 
@@ -237,7 +239,9 @@ def test_a_case_that_was_tested_twice_is_named(tmp_path, fails):
 
 
 def test_different_kinds_of_checkpoints_are_warned_of(tmp_path, scores, capsys):
-    runs = [str(write_cases(tmp_path / kind, scores["full"], checkpoint=kind)) for kind in ("last", "best")]
+    runs = [str(write_cases(tmp_path / kind, scores["full"])) for kind in ("last", "best")]
+    for kind in ("last", "best"):
+        record_test(tmp_path / kind, state_of(tmp_path / kind, {}) | {"checkpoint": kind})
     main(["compare", *runs])
     assert "tested with different kinds of checkpoints: last last, best best." in capsys.readouterr().out
     (tmp_path / "best" / "crossval.json").write_text('{"checkpoint": "last"}', encoding="utf-8")  # that of all folds
@@ -288,7 +292,11 @@ def test_markdown_is_escaped_and_columns_align():
     assert table.text().splitlines() == ["a|b", "x       y", "------  -", "1|2     *", "longer  z"]
 
 
-def test_classifications_are_compared_by_auc_and_accuracy(tmp_path, capsys):
+def test_classifications_are_compared_by_auc_and_accuracy(tmp_path, capsys, monkeypatch):
+    compared = []
+    auc = comparison._CLASSIFIED["auc"]
+    monkeypatch.setitem(comparison._CLASSIFIED, "auc", lambda *given: compared.append(given) or auc(*given))
+
     def write(name, probabilities):
         lines = ["subject,target,predicted,prob_no,prob_yes"]
         for index, p in enumerate(probabilities):
@@ -301,6 +309,7 @@ def test_classifications_are_compared_by_auc_and_accuracy(tmp_path, capsys):
     bad = [0.1, 0.2, 0.6, 0.8, 0.3, 0.4, 0.4, 0.6]
     runs = [write("full", good), write("pocket", bad)]
     main(["compare", *runs, f"--table={tmp_path / 'table.csv'}", f"--output={tmp_path / 'page.html'}"])
+    assert len(compared) == 1
     table = read_table(tmp_path / "table.csv")
     assert float(table["full", "auc"]["mean"]) == 1
     pairs = [(p > n) + 0.5 * (p == n) for p in bad[1::2] for n in bad[::2]]

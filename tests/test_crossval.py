@@ -26,6 +26,7 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import remove_islands
 from lightning_pocket.launch import program
 from lightning_pocket.reports.collect import read_run
+from lightning_pocket.reports.tested import is_tested, read_tested, record_test
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.segmenter import Segmenter
 from lightning_pocket.tasks import load_task
@@ -111,7 +112,7 @@ def test_nothing_outlives_a_killed_parent(killed):
         time.sleep(0.02)
     else:
         raise AssertionError("the training goes on without its parent")
-    assert (folder / "fold_0.json").is_file()
+    assert is_tested(folder / "fold_0", "last")
     assert not json.loads((folder / "fold_1" / "manifest.json").read_text())["finished"]
 
 
@@ -287,14 +288,56 @@ def test_what_was_chosen_is_applied_by_infer(copied, blobs, tmp_path):
 
 
 def test_processed_or_missing_label_maps_are_refused(copied, fails):
-    file = copied / "fold_1" / "test" / "predictions.json"
-    file.write_text(json.dumps({"largest_component": ["shell"]}))
+    run = copied / "fold_1"
+    raw = read_tested(run)
+    assert raw["label_maps"]
+    record_test(run, raw | {"largest_component": ["shell"]})
     message = fails(["postprocess", str(copied)])
     assert "is post-processed already" in message
     assert "--model.init_args.largest_component=false" in message
-    file.unlink()
-    assert "no label maps of this fold" in fails(["postprocess", str(copied)])
-    assert "no cross-validation here" in fails(["postprocess", str(copied / "fold_0")])
+    for change in ({"checkpoint": "best"}, {"label_maps": False}):
+        record_test(run, raw | change)
+        assert "no label maps of this fold from its last checkpoint" in fails(["postprocess", str(copied)])
+    assert "no cross-validation here" in fails(["postprocess", str(run)])
+
+
+def test_a_test_by_hand_is_not_taken_for_that_of_the_fold(copied, two_folds, capsys):
+    """Neither other weights, nor what `postprocess` has stored; the command that `postprocess` prints is the same."""
+    run, expected = copied / "fold_1", rows(copied / "cases.csv")
+    assert read_tested(run)["checkpoint"] == "last"
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["model"]["init_args"]["largest_component"] = ["foreground"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    quiet = "--trainer.enable_progress_bar=false"
+    main(["test", f"--run_dir={run}", "--ckpt_path=best", quiet])
+    by_hand = read_tested(run)
+    assert (by_hand["checkpoint"], by_hand["largest_component"]) == ("best", ["foreground"])
+    assert (by_hand["changed"], by_hand["label_maps"], by_hand["epochs"]) == ("", False, 6)
+    capsys.readouterr()
+    main(command(two_folds, copied))
+    assert "fold 0: is trained and tested" in capsys.readouterr().out
+    after = read_tested(run)
+    assert (after["checkpoint"], after["largest_component"], after["label_maps"]) == ("last", False, True)
+    assert rows(copied / "cases.csv") == expected
+    main(["test", f"--run_dir={run}", "--model.init_args.largest_component=false", quiet])
+    assert is_tested(run, "last", {})
+    main(["test", f"--run_dir={run}", "--model.init_args.tolerance_mm=2", quiet])
+    assert "model.init_args.tolerance_mm: 1.0 -> 2.0" in read_tested(run)["changed"]
+
+
+def test_data_that_were_prepared_otherwise_are_refused(copied, two_folds, blobs, tmp_path, fails):
+    """The same cache, made again in another way."""
+    cache = Path(shutil.copytree(two_folds, tmp_path / "cache"))
+    for fold in range(2):
+        for file in ("config.yaml", "manifest.json"):
+            path = copied / f"fold_{fold}" / file
+            path.write_text(path.read_text(encoding="utf-8").replace(str(two_folds), str(cache)), encoding="utf-8")
+    before = (copied / "cases.csv").read_bytes()
+    main(command(cache, copied))
+    prepare(str(blobs), output=str(cache), workers=1, num_folds=2, normalization="nonzero_zscore", fresh=True)
+    message = fails(command(cache, copied))
+    assert "fold_0: the data changed since this run began" in message
+    assert (copied / "cases.csv").read_bytes() == before
 
 
 def test_wrong_options_fail_before_any_fold(two_folds, tmp_path, fails):

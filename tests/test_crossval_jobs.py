@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,8 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_pocket.errors import PocketError
 from lightning_pocket.locks import FileLock
-from lightning_pocket.studies.jobs import environments, visible_devices
+from lightning_pocket.reports.tested import is_tested, read_tested, record_test, state_of
+from lightning_pocket.storage import write_csv, write_json, write_text
+from lightning_pocket.studies.crossval import Plan
+from lightning_pocket.studies.jobs import environments, places, visible_devices
+from lightning_pocket.studies.out_of_fold import collect
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 FOLDS = "subject,fold,split,group\n" + "".join(f"case_{n},{n % 3},,\n" for n in range(7))
@@ -200,6 +206,93 @@ def test_a_run_that_was_trained_again_is_tested_again(start, home, tmp_path):
     assert [event[:2] for event in noted(home)[before:]] == [("test", "1")]
 
 
+def test_a_fold_that_was_tested_otherwise_by_hand_is_tested_again(start, home, tmp_path):
+    finish(start())
+    before, expected = len(noted(home)), rows(tmp_path / "out")
+    (tmp_path / "out" / "fold_0" / "test" / "cases.csv").write_text("subject,dice,hd95_mm\ncase_0,1,0\n")
+    record_test(tmp_path / "out" / "fold_1", read_tested(tmp_path / "out" / "fold_1") | {"checkpoint": "best"})
+    finish(start())
+    assert [event[:2] for event in noted(home)[before:]] == [("test", "0"), ("test", "1")]
+    assert rows(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint": "best"},
+        {"checkpoint": "elsewhere/last.ckpt"},
+        {"largest_component": ["liver"]},
+        {"changed": "model.init_args.inference.overlap: 0.5 -> 0.9"},
+        {"data": "of another cache"},
+        {"split": ["case_0"]},
+        {"trained": "before"},
+    ],
+    ids=str,
+)
+def test_a_run_is_tested_by_its_own_weights_settings_and_data(tmp_path, change):
+    write_json(tmp_path / "manifest.json", {"finished_at": "now", "data": {"hash": "a", "split": {"test": ["x"]}}})
+    write_csv(tmp_path / "test" / "cases.csv", ["subject", "dice"], [{"subject": "x", "dice": 0.5}])
+    record = {"checkpoint": "last", "largest_component": False, "changed": ""}
+    record |= state_of(tmp_path, {"hash": "a", "split": {"test": ["x"]}})
+    record_test(tmp_path, record)
+    assert is_tested(tmp_path, "last", {})
+    assert not is_tested(tmp_path, "last", {"model": {"init_args": {"largest_component": True}}})
+    record_test(tmp_path, record | change)
+    assert not is_tested(tmp_path, "last", {})
+
+
+def test_folds_of_other_data_are_not_put_together(start, tmp_path):
+    finish(start())
+    folder, manifest = tmp_path / "out", tmp_path / "out" / "fold_1" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"data": {"hash": "b"}}))
+    record_test(folder / "fold_1", json.loads((folder / "fold_1" / "test" / "test.json").read_text()) | {"data": "b"})
+    settings = yaml.safe_load((folder / "fold_0" / "config.yaml").read_text())
+    plan = Plan(folder, (), "last", settings, (0, 1, 2), (0, 1, 2), None)
+    with pytest.raises(PocketError, match="fold 1 was trained on differently prepared data than fold 0") as caught:
+        collect(plan)
+    assert "--fresh --only 1" in str(caught.value)
+    write_text(folder / "fold_2" / "config.yaml", yaml.safe_dump(settings | {"seed_everything": 1}))
+    with pytest.raises(PocketError, match=r"fold_2 was trained with other settings \(data.*seed_everything: 1 -> None"):
+        collect(plan)
+
+
+def test_the_command_to_continue_deletes_nothing_and_leaves_nothing_out(start, home, tmp_path):
+    options = ["--trainer.max_epochs=1", "--config", "mine"]
+    finish(start("--only", "0,1", "--jobs=2", "--fresh", "--checkpoint=best", *options))
+    record = json.loads((tmp_path / "out" / "crossval.json").read_text())
+    command = shlex.split(record["command"])
+    own = [f"--run_dir={tmp_path / 'out'}", "--folds=3", "--checkpoint=best"]
+    assert command == ["pocket", "crossval", *own, *options]
+    before = len(noted(home))
+    finish(start(*command[3:]))
+    assert {event[1] for event in noted(home)[before:]} == {"2"}
+
+
+def test_two_processes_that_start_over_share_the_work(start, home, tmp_path):
+    finish(start())
+    (home / "seconds_1").write_text("40")
+    before = len(noted(home))
+    first = start("--fresh")
+    while ("fit", "1") not in [event[:2] for event in noted(home)[before:]]:  # until fold 0 is done again
+        time.sleep(0.02)
+        assert first.poll() is None
+    second = start("--fresh")
+    said = []
+    while not said or "works on it" not in said[-1]:
+        said.append(second.stdout.readline())
+        assert said[-1], said
+    (home / "seconds_1").unlink()
+    finish(second)
+    finish(first)
+    assert said[0] == "fold 0: is trained and tested\n"
+    assert sorted(event[1] for event in noted(home)[before:] if event[0] == "fit") == ["0", "1", "2"]
+    assert len(rows(tmp_path / "out")) == 7
+    before = len(noted(home))
+    finish(start("--fresh", "--only=0"))  # nobody is at work: it starts over once more
+    assert [event[:2] for event in noted(home)[before:]] == [("fit", "0"), ("trained", "0"), ("test", "0")]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_missing_and_repeated_cases_are_told(start, home, tmp_path):
     changed = FOLDS.replace("case_4,1", "case_1,0")  # case_4 is not scored, case_1 twice
     (home / "tested.csv").write_text(changed)
@@ -252,14 +345,23 @@ def test_data_of_one_fold_are_refused(start, home):
 
 def test_jobs_share_gpus_and_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert environments(1, ["0", "1"], 8) == [{}]
+    assert environments(1, [], 8) == [{}]
+    assert environments(1, ["4", "1"], 8) == [{"CUDA_VISIBLE_DEVICES": "4"}]  # one GPU each, however many at a time
     found = environments(3, ["0", "1"], 8)
     assert [entry["CUDA_VISIBLE_DEVICES"] for entry in found] == ["0", "1", "0"]
     assert {entry["OMP_NUM_THREADS"] for entry in found} == {"2"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert visible_devices({"trainer": {"accelerator": "auto", "devices": "auto"}}) == ["2", "5"]
     assert visible_devices({"trainer": {"accelerator": "cpu", "devices": "auto"}}) == []
-    assert visible_devices({"trainer": {"accelerator": "auto", "devices": 2}}) == []
+    for devices in (2, "-1", [0, 1], "0,1"):
+        assert visible_devices({"trainer": {"accelerator": "auto", "devices": devices}}) == []
+
+
+def test_jobs_share_the_cores_that_may_be_used(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert [entry["OMP_NUM_THREADS"] for entry in places(2, {"trainer": {"accelerator": "cpu"}})] == ["4", "4"]
 
 
 def test_a_lock_is_held_once_and_says_by_whom(tmp_path):

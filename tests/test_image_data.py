@@ -76,6 +76,17 @@ def test_an_epoch_visits_each_training_image_once_in_another_order(cache):
     assert first != second
 
 
+def test_an_epoch_can_have_any_number_of_images(cache):
+    data = ImageDataModule(str(cache), batch_size=4, images_per_epoch=11, split=SplitSettings(0, train_fraction=0.3))
+    members = len(data.split.train)
+    assert members < 11
+    subjects, _ = epoch_of(data.train_dataloader(), 0)
+    assert len(subjects) == 11
+    counts = Counter(subjects).values()
+    assert len(counts) == members
+    assert max(counts) - min(counts) <= 1
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_epochs_depend_on_seed_and_epoch_alone(cache, workers, monkeypatch):
     reference = ImageDataModule(str(cache), 4, augmentation=noisy()).train_dataloader()
@@ -236,6 +247,7 @@ def test_volumes_have_fractions_too(blobs_cache):
     [
         ({"batch_size": 0}, "batch_size: expected at least 1"),
         ({"num_workers": -1}, "num_workers: expected 0 or more"),
+        ({"images_per_epoch": 0}, "images_per_epoch: expected at least 1"),
         ({"split": SplitSettings(train_fraction=2.0)}, "train_fraction: is 2.0"),
     ],
 )

@@ -43,7 +43,7 @@ def test_covidx_is_read_from_the_right(tmp_path):
     cases = {case.subject: case for case in layout.image_cases()}
     assert len(cases) == 18
     case = cases["train(2).jpg"]
-    assert (case.group, case.class_name, case.split) == ("P train 1", "negative", "train")
+    assert (case.group, case.class_name, case.split) == ("P train 1 (sirm)", "negative", "train")
     assert case.file == tmp_path / "train" / "train(2).jpg"
     assert cases["test-3.png"].split == "test"
     assert layout.class_names == ["negative", "positive"]
@@ -60,7 +60,7 @@ def test_the_official_covidx_lists(real_data):
         ("test", "positive"): 200,
         ("test", "negative"): 200,
     }
-    spaced = [case for case in cases if case.group == "COVID 1"]
+    spaced = [case for case in cases if case.group == "COVID 1 (sirm)"]
     assert [case.subject for case in spaced] == ["COVID(1).png"]
     assert len({case.subject for case in cases}) == len(cases)
 
@@ -117,8 +117,43 @@ def test_a_leak_between_training_and_test_is_an_error(tmp_path, capsys):
         file.write("P train 0 train-1.png negative sirm\n")
     said = checked(tmp_path, capsys, code=1)
     assert "listed 2 times (in test, train)" in said
-    assert "'P train 0' has images in train and test" in said
-    assert "warning: copies of 1 image are in several splits" in said
+    assert "group 'P train 0 (sirm)' is in train (train(0).jpg) and test (train-1.png)" in said
+    assert "warning: copies of 1 image are in several folds or splits" in said
+
+
+def test_patients_of_different_sources_are_different(tmp_path, capsys):
+    test = write_covidx(tmp_path) / "test_COVIDx8B.txt"
+    test.write_text(
+        test.read_text(encoding="utf-8").replace(
+            "P test 0 test-1.png negative sirm", "P train 0 test-1.png negative fig1"
+        )
+    )
+    assert "P train 0" in test.read_text(encoding="utf-8")
+    assert "no errors" in checked(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("column", ["fold", "split"])
+def test_a_group_that_comes_apart_is_an_error(tmp_path, capsys, fails, column):
+    values = {"fold": "001111", "split": ["train", "train", "train", "test", "test", "test"]}[column]
+    rows = [
+        {"subject": f"s{i}", "image": f"{i}.png", "class": "ab"[i % 2], "group": f"p{i // 2}", column: values[i]}
+        for i in range(6)
+    ]
+    rows[3][column] = values[0]  # p0 and p2 stay whole
+    rows[2][column] = values[-1]
+    table = write_image_table(tmp_path / "raw", rows)
+    places = {"fold": "fold 1 (s2) and fold 0 (s3)", "split": "test (s2) and train (s3)"}
+    said = checked(table, capsys, code=1)
+    assert f"group 'p1' is in {places[column]}" in said
+    assert "1 error" in said
+    message = fails(["prepare", str(table), f"--output={tmp_path / 'cache'}"])
+    assert f"fold and split of the data set: group 'p1' is in {places[column]}; give all cases of a group" in message
+    (tmp_path / "folds.csv").write_text("subject,fold\n" + "".join(f"s{i},{i % 2}\n" for i in range(6)))
+    message = fails(["prepare", str(table), f"--output={tmp_path / 'cache'}", f"--folds={tmp_path / 'folds.csv'}"])
+    assert f"{tmp_path / 'folds.csv'}: group 'p0' is in fold 0 (s0) and fold 1 (s1) (2 more groups" in message
+    assert not (tmp_path / "cache").exists()
+    (tmp_path / "folds.csv").write_text("subject,fold\n" + "".join(f"s{i},{i // 4}\n" for i in range(6)))
+    main(["prepare", str(table), f"--output={tmp_path / 'cache'}", f"--folds={tmp_path / 'folds.csv'}"])  # mends it
 
 
 def test_an_unlisted_image_is_a_warning(tmp_path, capsys):
@@ -215,6 +250,27 @@ def test_folders_are_classes_and_splits(tmp_path):
     assert len({c.subject for c in nested.image_cases()}) == 9
 
 
+def test_images_outside_the_folders_of_classes_are_told(tmp_path, capsys):
+    for split in ("train", "test"):
+        write_classes(tmp_path / split, {"dog": 2, "cat": 1})
+    (tmp_path / "fish").mkdir()
+    (tmp_path / "train" / "cat" / ".thumbnails").mkdir()
+    for name in ("train/loose.png", "fish/1.png", "train/cat/.thumbnails/000.png"):
+        Image.fromarray(picture(50)).save(tmp_path / name)
+    said = checked(tmp_path, capsys)
+    assert "fish/1.png" in said
+    assert "train/loose.png" in said
+    assert said.count("warning: belongs to no case") == 2
+    assert "6 images" in said
+
+
+def test_images_that_would_have_one_name_are_an_error(tmp_path, capsys):
+    write_classes(tmp_path, {"a": 2, "a_b": 1})
+    Image.fromarray(picture(60)).save(tmp_path / "a" / "b_000.png")
+    said = checked(tmp_path, capsys, code=1)
+    assert "a_b_000.png  a/b_000.png  listed 2 times, also for a_b/000.png" in said
+
+
 @pytest.mark.parametrize("parts", [("images", "masks"), ("train", "trainannot"), ("imagesTr", "labelsTr2")])
 def test_folders_of_images_and_masks_are_no_classes(tmp_path, parts):
     write_classes(tmp_path, dict.fromkeys(parts, 2))
@@ -234,7 +290,7 @@ def test_medmnist(tmp_path, capsys):
         layout.choose_classes(["a", "b", "c"])
     arrays["val_images"][1] = arrays["train_images"][3]
     np.savez_compressed(tmp_path / "set.npz", **arrays)
-    assert "copies of 1 image are in several splits, such as train_00003 and val_00001" in checked(
+    assert "copies of 1 image are in several folds or splits, such as train_00003 and val_00001" in checked(
         tmp_path / "set.npz", capsys
     )
 
@@ -268,4 +324,4 @@ def test_real_images_pass_the_check(real_data, capsys):
     file = real_data / "pneumoniamnist" / "pneumoniamnist.npz"
     said = checked(file, capsys, "--classes=normal,pneumonia")
     assert "5856 images; classes: normal (1,583), pneumonia (4,273); train 4,708, val 524, test 624" in said
-    assert "copies of 8 images are in several splits" in said  # as the origin of the file says
+    assert "copies of 8 images are in several folds or splits" in said  # as the origin of the file says

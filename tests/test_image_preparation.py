@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from PIL import Image
 
 from lightning_pocket.cli import main
 from lightning_pocket.data.images2d import chunks
+from lightning_pocket.data.images2d import prepare as images
 from lightning_pocket.data.images2d.cache import ImageCache
 from lightning_pocket.data.images2d.preprocess import ImagePreprocessing
-from lightning_pocket.data.images2d.read import read_file
+from lightning_pocket.data.images2d.read import read_file, read_picture, unpack
+from lightning_pocket.data.layouts import find_layout
+from lightning_pocket.data.prepare import LOCK
 from lightning_pocket.errors import PocketError
+from lightning_pocket.locks import FileLock
 
 
 def prepare(data, cache, *options: str) -> ImageCache:
@@ -39,11 +44,11 @@ def test_a_cache_holds_every_image_in_its_row(tmp_path):
         assert cache.folds[subject].split == split
         number = int("".join(filter(str.isdigit, subject)))
         assert cache.class_of[subject] == ("negative" if number % 3 else "positive")
-        assert cache.folds[subject].group == f"P {split} {number // 2}"
+        assert cache.folds[subject].group == f"P {split} {number // 2} (sirm)"
     assert not list((tmp_path / "cache").glob(".*"))
     assert not (tmp_path / "cache" / "chunks").exists()
     two = tmp_path / "two"
-    main(["prepare", str(root), f"--output={two}", "--workers=2", "--size=[16,16]", "--normalization=none"])
+    main(["prepare", str(root), f"--output={two}", "--workers=2", "--size=16", "--normalization=none"])
     assert (two / "images.npy").read_bytes() == (tmp_path / "cache" / "images.npy").read_bytes()
     assert ImageCache.open(two).hash == cache.hash
 
@@ -57,6 +62,91 @@ def test_medmnist_keeps_its_size_and_takes_names(tmp_path):
     np.testing.assert_allclose(cache.images(), expected, atol=1e-7)
     assert cache.channels == ["red", "green", "blue"]
     assert [cache.classes[index] for index in cache.targets] == ["well", "ill"] * 4
+
+
+def test_medmnist_is_unpacked_once_and_nothing_of_it_stays(tmp_path, monkeypatch):
+    write_medmnist(tmp_path / "set.npz", {"train": 40, "test": 30})
+    prepared, seen = chunks.prepare_chunk, []
+
+    def look(task):
+        seen.append({path.name: path.stat().st_ino for path in task.records.glob("*.npy")})
+        return prepared(task)
+
+    monkeypatch.setattr(images, "prepare_chunk", look)
+    prepare(tmp_path / "set.npz", tmp_path / "cache")
+    assert len(seen) == 3
+    assert set(seen[0]) == {"0.npy", "1.npy"}
+    assert seen[0] == seen[1] == seen[2]
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {*images._FILES}
+
+
+def test_rows_of_a_large_array_are_read_without_the_array(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 64, 64), dtype=np.uint8)  # 8 MB
+    np.savez(tmp_path / "set.npz", train_images=pixels, train_labels=np.arange(2000) % 2)
+    cases = find_layout(tmp_path / "set.npz").image_cases()
+    tracemalloc.start()
+    found = [read_picture(case).pixels for case in unpack(cases, tmp_path / "arrays")[::500]]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, pixels[::500])
+    assert peak < 5e6
+
+
+def test_a_damaged_array_leaves_nothing_behind(tmp_path, fails):
+    file = tmp_path / "set.npz"
+    write_medmnist(file, {"train": 400})
+    content = bytearray(file.read_bytes())
+    content[2000] ^= 255  # among the pixels
+    file.write_bytes(content)
+    for command in (["check", str(file)], ["prepare", str(file), f"--output={tmp_path / 'cache'}"]):
+        assert f"{file}: truncated or damaged" in fails(command)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_another_preparation_is_kept_out(tmp_path, blobs, fails):
+    root = write_classes(tmp_path / "raw", {"a": 4, "b": 4})
+    for data, name in ((root, "images"), (blobs, "volumes")):
+        output = tmp_path / name
+        output.mkdir()
+        lock = FileLock(output / LOCK)
+        assert lock.acquire()
+        for options in ([], ["--fresh"]):
+            message = fails(["prepare", str(data), f"--output={output}", "--workers=1", *options])
+            assert f"process {os.getpid()} on " in message
+            assert "is preparing here" in message
+            assert [path.name for path in output.iterdir()] == [LOCK]
+        lock.release()
+        (output / LOCK).touch()  # left by a process that was killed
+        main(["prepare", str(data), f"--output={output}", "--workers=1"])
+        assert (output / "dataset.json").is_file()
+        assert not (output / LOCK).exists()
+
+
+def test_what_another_process_has_just_finished_is_not_done_again(tmp_path, monkeypatch, capsys):
+    root = write_classes(tmp_path / "raw", {"a": 4, "b": 4})
+    acquire = FileLock.acquire
+
+    def finish_first(lock):
+        monkeypatch.setattr(FileLock, "acquire", acquire)
+        main(["prepare", str(root), f"--output={tmp_path / 'cache'}", "--workers=1", "--size=[8,8]"])
+        return acquire(lock)
+
+    monkeypatch.setattr(FileLock, "acquire", finish_first)
+    prepare(root, tmp_path / "cache", "--size=[8,8]")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["prepared", str(tmp_path / "cache")]
+
+
+def test_copies_in_different_folds_are_told(tmp_path, capsys):
+    rows = [
+        {"subject": f"s{i}", "image": f"{i}.png", "class": "a" if i % 2 else "b", "fold": str(i // 3)} for i in range(6)
+    ]
+    table = write_image_table(tmp_path / "raw", rows)
+    shutil.copy(tmp_path / "raw" / "0.png", tmp_path / "raw" / "4.png")
+    prepare(table, tmp_path / "cache", "--size=[8,8]")
+    assert "warning: copies of 1 image are in several folds or splits, such as s0 and s4" in capsys.readouterr().out
+    (tmp_path / "folds.csv").write_text("subject,fold\n" + "".join(f"s{i},{i % 2}\n" for i in range(6)))
+    prepare(table, tmp_path / "other", "--size=[8,8]", f"--folds={tmp_path / 'folds.csv'}")
+    assert "copies of" not in capsys.readouterr().out
 
 
 def test_folds_are_made_with_their_share_of_each_class(tmp_path):

@@ -132,11 +132,11 @@ def test_nothing_matches(tmp_path: Path) -> None:
     with pytest.raises(PocketError, match="no such file or folder"):
         find_layout(tmp_path / "none")
     (tmp_path / "image.nii.gz").touch()
-    with pytest.raises(PocketError, match=r"expected nnunet: .*; or decathlon: .*; or table: a CSV file"):
+    with pytest.raises(PocketError, match=r"no known layout of a data set \(nnunet, decathlon, .*table.*\)"):
         find_layout(tmp_path)
     with pytest.raises(PocketError, match=r"expected auto or one of nnunet, decathlon, .*brats2020"):
         find_layout(tmp_path, "bids")
-    with pytest.raises(PocketError, match=r"expected nnunet: dataset.json"):
+    with pytest.raises(PocketError, match=r"not a data set of layout nnunet; expected dataset.json"):
         find_layout(tmp_path, "nnunet")
 
 

@@ -60,6 +60,19 @@ def test_lits_images_and_labels_in_folders_of_their_own(tmp_path: Path) -> None:
     assert [case.label for case in cases] == [tmp_path / "segmentations" / f"segmentation-{n}.nii" for n in range(3)]
 
 
+def test_lits_two_folders_down(tmp_path: Path) -> None:
+    write_lits(tmp_path)
+    deep = tmp_path / "batch" / "inner"
+    deep.mkdir(parents=True)
+    for name in ("volume-2.nii", "segmentation-2.nii"):
+        (tmp_path / name).rename(deep / name)
+    shutil.copy(tmp_path / "volume-0.nii", deep / "liver.nii")
+    found = find_layout(tmp_path)
+    assert [case.subject for case in found.cases()] == ["volume-0", "volume-1", "volume-2"]
+    assert found.cases()[2].images == (deep / "volume-2.nii",)
+    assert found.unlisted() == [deep / "liver.nii"]
+
+
 def test_nfbs(tmp_path: Path, capsys: Capture) -> None:
     found = find_layout(write_nfbs(tmp_path))
     assert (found.name, found.channels, found.labels) == ("nfbs", ["T1w"], {0: "background", 1: "brain"})

@@ -287,6 +287,18 @@ def test_fold_file(data: Path, cache: Path, tmp_path: Path, capsys: Capture) -> 
     assert places == {"case_0": Assignment(0), "case_1": Assignment(1), "case_2": Assignment(None, "test")}
 
 
+def test_a_group_of_the_table_that_comes_apart_is_refused(tmp_path: Path, cache: Path, capsys: Capture) -> None:
+    table = write_table(tmp_path, cases=4, extra={"split": ["test", "", "", ""], "group": ["a", "a", "b", "c"]})
+    message = "group 'a' is in test (case_0) and fold"
+    assert message in refused(capsys, table, cache, "--num_folds", "2")
+    assert not cache.exists()
+    with pytest.raises(SystemExit):
+        main(["check", str(table), "--workers=1"])
+    said = capsys.readouterr().out
+    assert "group 'a' is in test (case_0) and no fold or split (case_1)" in said
+    assert "1 error and 0 warnings in 1 of 4 cases" in said
+
+
 def test_folds_of_the_table(tmp_path: Path, cache: Path, capsys: Capture) -> None:
     table = write_table(tmp_path, cases=5, extra={"split": ["", "", "", "", "test"], "group": ["a", "a", "b", "b", ""]})
     assert "3 folds of 2 independent cases" in refused(capsys, table, cache)

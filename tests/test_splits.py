@@ -67,6 +67,19 @@ def test_groups_are_on_one_side():
     assert not sides[0] & sides[2]
 
 
+def test_a_group_that_comes_apart_is_refused(tmp_path):
+    table = {f"case_{i}": Assignment(fold=i // 2, group=f"patient_{i // 2}") for i in range(8)}
+    assert split_subjects(table, SplitSettings()).test == ("case_0", "case_1")
+    with pytest.raises(PocketError, match=r"prepared data: group 'patient_0' is in test \(case_0\) and fold 0 \("):
+        split_subjects(table | {"case_0": Assignment(split="test", group="patient_0")}, SplitSettings())
+    file = tmp_path / "folds.csv"
+    file.write_text("subject,fold\n" + "".join(f"case_{i},{i % 2}\n" for i in range(8)))
+    with pytest.raises(PocketError, match=r"folds.csv: group 'patient_0' is in fold 0 .* \(3 more groups"):
+        split_subjects(table, SplitSettings(file=str(file)))
+    fixed = {f"case_{i}": Assignment(fold=i, split="train", group="one") for i in range(3)}  # folds decide nothing
+    assert split_subjects(fixed | table, SplitSettings()).test == ("case_0", "case_1")
+
+
 def test_a_large_group_still_gives_a_validation_set():
     table = {f"case_{i}": Assignment(group="a" if i < 6 else "b") for i in range(10)}
     assert split_subjects(table, SplitSettings(fold=None, val_fraction=0.1)).val == (

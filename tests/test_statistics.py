@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.metrics import area_under_roc
+from lightning_pocket.reports import class_statistics
 from lightning_pocket.reports.class_statistics import compare_accuracy, compare_auc
 from lightning_pocket.reports.classified import Classified
 from lightning_pocket.reports.statistics import (
@@ -227,6 +229,45 @@ def test_the_interval_of_the_auc_is_that_of_resampling_one_by_one():
         areas = [area_under_roc(c.probability[drawn, 1], target[drawn] == 1) for c in (first, second)]
         differences.append(areas[1] - areas[0])
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])), abs=0.015)
+
+
+def test_each_resample_of_the_auc_is_scored_as_its_images_are(monkeypatch):
+    target = np.arange(30) % 3
+    first, second = noisy(1, target, 3, 1.0), noisy(2, target, 3, 1.5)
+    for cases in (first, second):
+        cases.probability[:] = cases.probability.round(1)  # many ties
+    monkeypatch.setattr(class_statistics, "_CHUNK", 90)  # three resamples at a time
+    resample, seen = class_statistics._resample, {}
+
+    def keep(statistic, *arguments):
+        def scored(times):
+            found = statistic(times)
+            seen.update({tuple(draw): gain for draw, gain in zip(times.T.tolist(), found, strict=True)})
+            return found
+
+        return resample(scored, *arguments)
+
+    monkeypatch.setattr(class_statistics, "_resample", keep)
+    compare_auc(first, second, Bootstrap(8))
+    assert len(seen) == 8
+    for times, gain in seen.items():
+        assert [sum(times[index::3]) for index in range(3)] == [10, 10, 10]
+        drawn = np.repeat(np.arange(30), times)
+        areas = [
+            np.mean([area_under_roc(cases.probability[drawn, k], target[drawn] == k) for k in range(3)])
+            for cases in (first, second)
+        ]
+        assert gain == pytest.approx(areas[1] - areas[0], abs=1e-12)
+
+
+def test_many_images_need_little_memory():
+    target = np.arange(8000) % 2
+    first, second = noisy(1, target, 2, 0.8), noisy(2, target, 2, 1.0)
+    tracemalloc.start()
+    compare_auc(first, second, Bootstrap(50))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # a value for each pair of images of two classes takes 64 MB
 
 
 def test_the_auc_of_one_class_alone_is_not_defined():

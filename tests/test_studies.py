@@ -3,9 +3,13 @@
 import csv
 import itertools
 import json
+import shutil
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,16 +21,20 @@ from lightning_pocket.cli import main
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import LayerFactory, PReLU, ResidualBlock, SeparableConv, StandardConv, WidthSchedule
+from lightning_pocket.locks import FileLock
 from lightning_pocket.networks import Network, UNet
 from lightning_pocket.profiling.formulas import SimplifiedNetwork
 from lightning_pocket.reports.activation_page import ChannelMeans
 from lightning_pocket.reports.charts import line_chart
 from lightning_pocket.reports.saturation_page import read_point, write_saturation
 from lightning_pocket.reports.svg_file import write_svg
-from lightning_pocket.storage import write_json
+from lightning_pocket.reports.tested import is_tested, record_test, state_of
+from lightning_pocket.storage import write_json, write_text
 from lightning_pocket.studies.activations import HeadInputs, channel_means
-from lightning_pocket.studies.jobs import Job, run_jobs
+from lightning_pocket.studies.jobs import Job
+from lightning_pocket.studies.run_data import load_data
 from lightning_pocket.studies.saturation import Saturation, epoch_length
+from lightning_pocket.studies.shared_jobs import SharedJobs
 from lightning_pocket.tasks import SegmentationTask, load_task
 
 DOCS = Path(__file__).parents[1] / "docs" / "pocketnet-studies.md"
@@ -110,6 +118,10 @@ def test_the_docs_count_separable_networks_right() -> None:
 def test_formulas_refuse_no_depth() -> None:
     with pytest.raises(PocketError, match="depth: found 0, expected at least 1"):
         SimplifiedNetwork(depth=0)
+
+
+def test_formulas_refuse_a_depth_that_no_image_has(fails) -> None:
+    assert "--depths: 40 downsamplings, expected at most 12" in fails(["formulas", "--depths=[3,40]"])
 
 
 class TwoHeads(Network):
@@ -211,6 +223,10 @@ def test_activations_of_a_run(
 def test_activations_say_what_is_missing(tmp_path: Path, trained: Path, fails) -> None:
     assert "output: is missing" in fails(["activations", str(trained)])
     assert "no run here" in fails(["activations", str(tmp_path), f"--output={tmp_path / 'out'}"])
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "crossval.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(PocketError, match=r"is a cross-validation. Name one of its folds, such as .*fold_0"):
+        load_data(tmp_path / "cv")
     assert not (tmp_path / "out").exists()
 
 
@@ -261,12 +277,12 @@ def test_a_saturation_study_runs_and_goes_on(
     study = ["saturation", f"--output={folder}", "--presets=pocket", *options]
     main([*study, "--fractions=30,100"])
     printed = capfd.readouterr().out
-    assert printed.count("$ pocket fit") == printed.count("$ pocket test") == 2
+    assert printed.count(": pocket fit") == printed.count(": pocket test") == 2
     (folder / "saturation.csv").unlink()
     main([*study, "--fractions=30,100"])
     printed = capfd.readouterr().out
-    assert printed.count("already trained and tested") == 2
-    assert "$ pocket" not in printed
+    assert printed.count("is trained and tested") == 2
+    assert ": pocket" not in printed
 
     runs = {
         name: json.loads((folder / name / "manifest.json").read_text()) for name in ("pocket_030.0", "pocket_100.0")
@@ -295,6 +311,7 @@ def test_a_saturation_study_runs_and_goes_on(
 
 def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Replace ``pocket`` by a program that says when it ran and where, and fails on demand."""
+    tmp_path.mkdir(exist_ok=True)
     script = tmp_path / "stub.py"
     script.write_text(
         "import os, sys, time\n"
@@ -307,29 +324,95 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("lightning_pocket.launch.program", lambda: [sys.executable, str(script)])
 
 
+class Shown:
+    """Stands for the progress on a terminal."""
+
+    live = True
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.states: dict[str, str] = {}
+        self.epochs: dict[str, int | None] = {}
+
+    def say(self, name: str, text: str) -> None:
+        self.said.append(f"{name}: {text}")
+
+    def show(self, name: str, state: str, epoch: int | None) -> None:
+        self.states[name] = state
+        self.epochs[name] = epoch
+
+
+def job(folder: Path, name: str, *commands: list[str]) -> Job:
+    return Job(name, folder / name, folder / "logs" / f"{name}.log", lambda: commands, lambda: _is_there(folder, name))
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    log = folder / "logs" / f"{name}.log"
+    return log.is_file() and "test 1" in log.read_text(encoding="utf-8")
+
+
 def test_jobs_go_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stub(monkeypatch, tmp_path)
-    said: list[str] = []
-    jobs = [
-        Job("bad", [["fit", "fail"], ["test"]], tmp_path / "logs" / "bad.log"),
-        Job("good", [["fit"], ["test"]], tmp_path / "logs" / "good.log"),
-    ]
-    assert run_jobs(jobs, [{}], said.append) == jobs[:1]
-    assert [text for text in said if text.startswith("$")] == ["$ pocket fit fail", "$ pocket fit", "$ pocket test"]
-    assert any(text.startswith("bad: `pocket fit` failed with status 1: no more room") for text in said)
+    shown = Shown()
+    jobs = [job(tmp_path, "bad", ["fit", "fail"], ["test"]), job(tmp_path, "good", ["fit"], ["test"])]
+    jobs.append(job(tmp_path, "empty", ["fit"]))
+    failures = SharedJobs(jobs, [{}], shown).run()
+    assert list(failures) == ["bad", "empty"]
+    assert failures["bad"].startswith("`pocket fit` failed with status 1: no more room")
+    assert failures["empty"].startswith("its commands left no result")
+    said = [text for text in shown.said if ": pocket" in text]
+    assert said == ["bad: pocket fit fail", "good: pocket fit", "good: pocket test", "empty: pocket fit"]
+    assert shown.states == {"bad": "failed", "good": "done", "empty": "failed"}
     log = (tmp_path / "logs" / "good.log").read_text(encoding="utf-8")
     assert [line.split()[0] for line in log.splitlines() if line and " $ " not in line] == ["fit", "test"]
+    assert SharedJobs(jobs[1:2], [{}], shown).run() == {}
+    assert shown.said[-1] == "good: is trained and tested"
+    assert not list(tmp_path.glob(".*"))  # no lock is left
 
 
 def test_as_many_jobs_run_at_once_as_there_are_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stub(monkeypatch, tmp_path)
-    jobs = [Job(str(number), [["fit"]], tmp_path / f"{number}.log") for number in range(4)]
-    assert run_jobs(jobs, [{"PLACE": "a"}, {"PLACE": "b"}], lambda _: None) == []
-    lines = [(tmp_path / f"{number}.log").read_text(encoding="utf-8").split()[-4:] for number in range(4)]
+    jobs = [job(tmp_path, str(number), ["test"]) for number in range(4)]
+    assert SharedJobs(jobs, [{"PLACE": "a"}, {"PLACE": "b"}], Shown()).run() == {}
+    lines = [job.log.read_text(encoding="utf-8").split()[-4:] for job in jobs]
     spans = [(place, float(start), float(end)) for _, start, end, place in lines]
     together = [(a, b) for a, b in itertools.combinations(spans, 2) if a[1] < b[2] and b[1] < a[2]]
     assert together
     assert all(a[0] != b[0] for a, b in together)
+
+
+def test_a_job_that_was_interrupted_is_not_shown_as_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub(monkeypatch, tmp_path)
+
+    class Interrupted(Shown):
+        def show(self, name: str, state: str, epoch: int | None) -> None:
+            super().show(name, state, epoch)
+            if state == "test":
+                raise KeyboardInterrupt
+
+    shown = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        SharedJobs([job(tmp_path, "a", ["test"]), job(tmp_path, "b", ["test"])], [{}], shown).run()
+    assert shown.states == {"a": "interrupted"}
+
+
+def test_a_job_of_another_process_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub(monkeypatch, tmp_path)
+    shown, work = Shown(), job(tmp_path, "a", ["test"])
+    taken = work.lock
+    assert taken.acquire()
+
+    def other() -> None:
+        time.sleep(0.5)
+        write_text(work.log, "test 1")
+        taken.release()
+
+    first = threading.Thread(target=other)
+    first.start()
+    assert SharedJobs([work], [{}], shown).run() == {}
+    first.join()
+    assert "works on it; its result will be used" in shown.said[0]
+    assert shown.said[1:] == ["a: is trained and tested"]
 
 
 @pytest.mark.parametrize(
@@ -358,24 +441,83 @@ def test_folders_of_others_are_refused(tmp_path: Path, fails) -> None:
     assert "holds a study with other options (--trainer.max_epochs=2)" in fails(["saturation", f"--output={tmp_path}"])
 
 
-def test_a_study_does_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails) -> None:
-    run = tmp_path / "pocket_100.0"
-    write_json(run / "manifest.json", {"parameters": 7, "finished": True, "data": {"split": {"train": ["a", "b"]}}})
-    write_json(tmp_path / "saturation.json", {"options": ["--config=mine"], "length": {"patches_per_epoch": 5}})
-    for name, content in (("checkpoints/last.ckpt", ""), ("test/cases.csv", "subject,dice\nx,0.5\n")):
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text(content, encoding="utf-8")
-    asked: list[Job] = []
-    monkeypatch.setattr("lightning_pocket.studies.saturation.run_jobs", lambda jobs, *_: asked.extend(jobs) or [])
-    monkeypatch.setattr(Saturation, "_settings", lambda _: {})
-    arguments = ["saturation", f"--output={tmp_path}", "--presets=pocket", "--fractions=3,100", "--config=mine"]
-    message = fails(arguments)
-    assert "pocket_100.0: already trained and tested" in message
-    assert "1 of 2 runs failed (pocket_003.0)" in message
-    assert [job.name for job in asked] == ["pocket_003.0"]
-    assert asked[0].commands[0][1] == "--config=mine"
-    assert "--data.init_args.patches_per_epoch=5" in asked[0].commands[0]  # as the study began, whatever it is now
+#: What the options of the studies below come to.
+SETTINGS = {"data": {"init_args": {"split": {"train_fraction": 1.0}}}, "trainer": {"accelerator": "cpu"}}
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A study of two runs of which one is done; nothing is trained."""
+    run, length = tmp_path / "pocket_100.0", {"patches_per_epoch": 5}
+    write_json(run / "manifest.json", {"parameters": 7, "finished": True, "finished_at": "now"})
+    write_json(tmp_path / "saturation.json", {"options": ["--config=mine"], "length": length})
+    settings = SETTINGS | {"data": {"init_args": {"split": {"train_fraction": 1.0}, **length}}}
+    for name, content in (
+        ("config.yaml", yaml.safe_dump(settings)),
+        ("checkpoints/last.ckpt", ""),
+        ("test/cases.csv", "subject,dice\nx,0.5\n"),
+    ):
+        write_text(run / name, content)
+    record_test(run, state_of(run, {}) | {"checkpoint": "last", "largest_component": False, "changed": ""})
+    stub(monkeypatch, tmp_path / "logs")
+    monkeypatch.setattr("lightning_pocket.studies.saturation.resolve_settings", lambda _: SETTINGS)
+    return ["saturation", f"--output={tmp_path}", "--presets=pocket", "--fractions=3,100", "--config=mine"]
+
+
+def test_a_study_does_what_is_missing(study: list[str], tmp_path: Path, fails) -> None:
+    with pytest.raises(SystemExit):
+        main(study)
+    log = (tmp_path / "logs" / "pocket_003.0.log").read_text(encoding="utf-8")
+    assert not (tmp_path / "logs" / "pocket_100.0.log").exists()
+    fit = next(line for line in log.splitlines() if "$ pocket fit" in line)
+    assert "fit --config=mine " in fit
+    assert "--data.init_args.patches_per_epoch=5 " in fit  # as the study began, whatever it is now
     assert [row["run"] for row in read_table(tmp_path / "saturation.csv")] == ["pocket_100.0"]
+    assert "1 of 2 runs failed (pocket_003.0)" in fails(study)
+
+
+def test_a_run_that_another_process_makes_is_no_failure(study: list[str], tmp_path: Path) -> None:
+    """The other process is a thread that ends its run while this one waits."""
+    small, whole = (tmp_path / name for name in ("pocket_003.0", "pocket_100.0"))
+    lock = FileLock(tmp_path / ".pocket_003.0.lock")
+    assert lock.acquire()
+
+    def other() -> None:
+        time.sleep(1)
+        shutil.copytree(whole, small)
+        lock.release()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    main(study)
+    thread.join()
+    assert [row["run"] for row in read_table(tmp_path / "saturation.csv")] == [small.name, whole.name]
+
+
+def test_other_settings_or_data_of_a_run_are_refused(
+    study: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails
+) -> None:
+    changed = SETTINGS | {"trainer": {"accelerator": "cpu", "max_epochs": 9}}
+    monkeypatch.setattr("lightning_pocket.studies.saturation.resolve_settings", lambda _: changed)
+    message = fails(study)
+    assert "pocket_100.0 was trained with other settings (trainer.max_epochs: None -> 9)" in message
+    monkeypatch.setattr("lightning_pocket.studies.saturation.resolve_settings", lambda _: SETTINGS)
+    manifest = tmp_path / "pocket_100.0" / "manifest.json"
+    write_json(manifest, json.loads(manifest.read_text()) | {"data": {"hash": "before", "split": {}}})
+    data = SimpleNamespace(record={"hash": "now", "split": {}})
+    monkeypatch.setattr("lightning_pocket.studies.run_data.make_data", lambda *_: data)
+    assert "pocket_100.0: the data changed since this run began" in fails(study)
+    assert not (tmp_path / "logs" / "pocket_003.0.log").exists()
+
+
+def test_the_best_checkpoint_may_be_tested(study: list[str], tmp_path: Path) -> None:
+    assert is_tested(tmp_path / "pocket_100.0", "last")
+    with pytest.raises(SystemExit):  # nothing is really tested here
+        main([*study, "--checkpoint=best"])
+    log = (tmp_path / "logs" / "pocket_100.0.log").read_text(encoding="utf-8")
+    assert f"pocket test --run_dir={tmp_path / 'pocket_100.0'} --ckpt_path=best" in log
+    study = Saturation(tmp_path, (), checkpoint="best")
+    assert "--checkpoint=best" in study.shown
 
 
 def test_runs_are_named_after_preset_and_share(tmp_path: Path) -> None:
@@ -386,7 +528,8 @@ def test_runs_are_named_after_preset_and_share(tmp_path: Path) -> None:
     assert fit[:3] == ["fit", "--config=no_augmentation", "--config=pocket"]
     assert "--data.init_args.split.train_fraction=0.015" in fit
     assert "--data.init_args.patches_per_epoch=80" in fit
-    assert fit[-1] == test[-1] == f"--run_dir={tmp_path / 'pocket_001.5'}"
+    assert fit[-1] == test[1] == f"--run_dir={tmp_path / 'pocket_001.5'}"
+    assert test[2:] == ["--ckpt_path=last"]
 
 
 def test_an_epoch_keeps_its_length(blobs_cache: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ PUBLISHED = json.loads((Path(__file__).parent / "golden" / "published.json").rea
 
 #: Stands for `pocket`: writes the arguments down, and a run with scores that depend on the name of the row.
 STUB = """
-import csv, json, pathlib, sys
+import csv, json, pathlib, shlex, sys, time
+from lightning_pocket.reports.tested import record_test, state_of
 log = pathlib.Path(sys.argv[1])
 command, *options = sys.argv[2:]
 with log.open("a") as file:
@@ -31,12 +33,18 @@ run = pathlib.Path(values["run_dir"])
 if run.name == "broken":
     sys.exit(3)
 (run / "test").mkdir(parents=True, exist_ok=True)
-(run / "manifest.json").write_text(json.dumps({"parameters": 763010, "finished": True}))
+if command != "test":
+    made = shlex.join(["pocket", command, *(option for option in options if not option.startswith("--jobs"))])
+    manifest = {"parameters": 763010, "finished": True, "finished_at": "now", "command": made}
+    (run / "manifest.json").write_text(json.dumps(manifest))
 if command != "fit":
     shift = 0.002 if "pocket" in run.name else 0.0
     rows = [(f"case_{i}", 0.9 + 0.002 * i + shift, 2.0) for i in range(8)]
     lines = ["subject,dice,hd95_mm", *(",".join(map(str, row)) for row in rows)]
     (run / "test" / "cases.csv").write_text("\\n".join(lines) + "\\n")
+if command == "test":
+    tested = {"checkpoint": values["ckpt_path"], "largest_component": False, "changed": ""}
+    record_test(run, state_of(run, {}) | tested)
 """
 
 
@@ -191,15 +199,48 @@ def test_ours_stand_beside_published(tmp_path, cache, commands, capsys):
 
 
 def test_rows_that_were_run_before_stay_in_the_table(tmp_path, cache, commands):
-    table = str(write_table(tmp_path))
-    main(["table", table, "--cache", f"Liver={cache}", "--output=out", "--rows=full"])
-    main(["table", table, "--cache", f"Liver={cache}", "--output=out", "--rows=pocket", "--folds=4"])
-    assert [command[1:3] for command in commands()] == [
-        ["--run_dir=out/runs/full", "--folds=3"],
-        ["--run_dir=out/runs/pocket", "--folds=4"],
-    ]
+    table = [str(write_table(tmp_path)), "--output=out"]
+    main(["table", *table, "--cache", f"Liver={cache}", "--rows=full"])
+    main(["table", *table, "--cache", f"Liver={cache}", "--rows=pocket", "--jobs=2"])
+    assert [command[1] for command in commands()] == ["--run_dir=out/runs/full", "--run_dir=out/runs/pocket"]
+    main(["table", *table])  # nothing is run, and the data need not be named
+    assert len(commands()) == 2
     rows = read_rows(tmp_path / "out" / "table.csv")
     assert rows["full", "dice"]["state"] == rows["pocket", "dice"]["state"] == "done"
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "pocket crossval --run_dir=out/runs/pocket --folds=3 --checkpoint=last --config=segment_volumes " in page
+    assert page.count(f"--data.init_args.cache={cache}") == 2  # as they were made
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_rows_of_other_settings_are_not_shown_as_ours(tmp_path, cache, commands, capsys, folds):
+    table = ["table", str(write_table(tmp_path, folds=folds)), "--output=out"]
+    main([*table, "--cache", f"Liver={cache}", "--", "--trainer.max_epochs=1"])
+    assert read_rows(tmp_path / "out" / "table.csv")["full", "dice"]["state"] == "done"
+    count = len(commands())
+
+    def state(*options):
+        main([*table, "--rows=other", *options])
+        return read_rows(tmp_path / "out" / "table.csv")["full", "dice"]["state"]
+
+    assert state("--", "--trainer.max_epochs=1") == "done"
+    capsys.readouterr()
+    assert state() == "other settings"
+    assert re.search(
+        r"not shown \(other settings\): full, which was made by: pocket \w+ .*max_epochs=1$",
+        capsys.readouterr().out,
+        re.M,
+    )
+    assert state("--cache", f"Liver={cache}") == "other settings"
+    (tmp_path / "cache2").mkdir()
+    (tmp_path / "cache2" / "dataset.json").write_text("{}")
+    assert state("--cache", f"Liver={tmp_path / 'cache2'}", "--", "--trainer.max_epochs=1") == "other settings"
+    write_table(tmp_path, folds=folds, checkpoint="best")
+    assert state("--", "--trainer.max_epochs=1") == "other settings"
+    assert len(commands()) == count
+    if folds > 1:
+        write_table(tmp_path, folds=folds)
+        assert state("--folds=4", "--", "--trainer.max_epochs=1") == "other settings"
 
 
 @pytest.mark.usefixtures("commands")
@@ -240,6 +281,7 @@ def test_a_table_without_data_or_published_numbers_is_written(tmp_path, commands
         ({"rows": [{"name": "a", "configs": ["full"]}]}, "has no task"),
         ({"rows": [{"name": "a", "compare_to": "b"}]}, "compare_to is 'b', expected another row"),
         ({"rows": [{"name": "a", "task": "x", "configs": ["fulll"]}]}, "no such file, and no shipped config"),
+        ({"rows": [{"name": "a", "task": "T", "configs": ["pocket", 1]}]}, "configs is .*, expected a list of names"),
         ({"rows": [{"name": "a", "published": {"dise": 1}}]}, "published has no 'dise'"),
         ({"rows": [{"name": "a", "published": {"dice": "high"}}]}, "published dice is 'high', expected a number"),
     ],
@@ -257,11 +299,21 @@ def test_mistakes_in_a_table_are_named(tmp_path, changes, message):
         (["--cache", "Liver=nowhere"], "no prepared data here"),
         (["--rows", "pockett"], "Did you mean pocket?"),
         (["--folds", "1"], "--folds 1: expected 2 or more"),
+        (["--jobs=0"], "--jobs 0: expected 1 or more"),
         (["--margin", "-1"], "--margin -1.0: expected a difference of 0 or more"),
     ],
 )
 def test_bad_options_are_named(tmp_path, fails, options, message):
     assert message in fails(["table", str(write_table(tmp_path)), f"--output={tmp_path / 'out'}", *options])
+
+
+def test_another_number_of_folds_is_refused_before_anything_runs(tmp_path, cache, fails):
+    (cache / "folds.csv").write_text("subject,fold\na,0\nb,1\nc,2\n", encoding="utf-8")
+    arguments = ["table", str(write_table(tmp_path, folds=5)), "--cache", f"Liver={cache}", "--dry_run"]
+    assert "the data have 3 folds, the table asks for 5. Prepare them with --num_folds 5, or give --folds 3" in fails(
+        arguments
+    )
+    main([*arguments, "--folds=3"])
 
 
 def test_a_misspelt_table_is_suggested(fails):
@@ -275,6 +327,39 @@ def test_a_dry_run_does_not_wait_for_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.endswith("heavy: nothing\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_it_runs_ends_when_the_table_is_killed(tmp_path):
+    mark = tmp_path / "pid"
+    child = (
+        "import os, time; from pathlib import Path; from lightning_pocket.launch import end_with_parent; "
+        "end_with_parent(); time.sleep(0.2); "
+        f"Path({str(mark)!r}).with_suffix('.new').write_text(str(os.getpid())); "
+        f"Path({str(mark)!r}).with_suffix('.new').rename({str(mark)!r}); time.sleep(60)"
+    )
+    parent = (
+        "import sys; from lightning_pocket import launch; "
+        f"launch.program = lambda: [sys.executable, '-c', {child!r}]; launch.run_tied([])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    deadline = time.monotonic() + 15
+    while not mark.is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running = Path(f"/proc/{mark.read_text(encoding='utf-8')}")
+    assert _alive(running)
+    process.kill()
+    process.wait()
+    while _alive(running) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(running)
+
+
+def _alive(process):
+    try:
+        return "Z" not in (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
 
 
 @pytest.mark.e2e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from lightning_pocket.data.checks import (
     Fault,
     Inspection,
     found_labels,
+    group_faults,
     inspect,
     name_faults,
     parse_classes,
@@ -21,6 +23,7 @@ from lightning_pocket.data.checks import (
 )
 from lightning_pocket.data.folds import SPLITS
 from lightning_pocket.data.images2d.checks import ImageInspection, copy_faults, inspect_image, select
+from lightning_pocket.data.images2d.read import unpack
 from lightning_pocket.data.layouts import Case, find_layout
 from lightning_pocket.data.layouts.base import class_values
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
@@ -61,7 +64,7 @@ def check(
         raise PocketError(f"skip_missing: is for 2D images; {data} is a data set of volumes ({found.name}).")
     labels = parse_classes(classes) if classes else found.classes
     cases = found.cases()
-    faults = name_faults(cases)
+    faults = name_faults(cases) + group_faults(cases)
     task = partial(_inspect, channels=tuple(found.channels), labels=labels)
     with show_progress("checking", len(cases)) as advance:
         inspections = run_tasks(task, cases, count_workers(workers, len(cases)), advance)
@@ -76,10 +79,12 @@ def _check_images(layout: ImageLayout, classes: str | None, workers: int | None,
     if classes:
         layout.choose_classes(parse_class_names(classes))
     cases, faults = select(layout, skip_missing)
-    with show_progress("checking", len(cases)) as advance:
-        inspections = run_tasks(inspect_image, cases, count_workers(workers, len(cases)), advance)
-    faults += [fault for inspection in inspections for fault in inspection.faults]
-    stop_on_errors(faults + copy_faults(cases, inspections), len(layout.image_cases()), layout.root)
+    with tempfile.TemporaryDirectory() as folder, show_progress("checking", len(cases)) as advance:
+        tasks = unpack(cases, Path(folder))
+        inspections = run_tasks(inspect_image, tasks, count_workers(workers, len(tasks)), advance)
+    faults += group_faults(cases) + [fault for inspection in inspections for fault in inspection.faults]
+    faults += copy_faults(cases, inspections, (case.assignment for case in cases))
+    stop_on_errors(faults, len(layout.image_cases()), layout.root)
     print(_image_summary(cases, inspections, layout.class_names))
 
 

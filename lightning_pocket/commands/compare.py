@@ -62,7 +62,7 @@ def compare(  # noqa: PLR0913 (one parameter per option of the command line)
         _write_table(Path(table), results, comparisons, criteria)
         print(f"table: {table}")
     if output is not None:
-        _write_page(Path(output), results, criteria, _command(runs, output, criteria))
+        _write_page(Path(output), results, comparisons, criteria, _command(runs, output, criteria))
         print(f"page: {output}")
 
 
@@ -129,13 +129,15 @@ def _write_table(
     write_tables(path, tables)
 
 
-def _write_page(path: Path, results: Sequence[RunResult], criteria: Criteria, command: str) -> None:
+def _write_page(
+    path: Path, results: Sequence[RunResult], comparisons: Sequence[Comparison], criteria: Criteria, command: str
+) -> None:
     from lightning_pocket.reports.comparison_page import write_comparison
 
     names = [result.name for result in results]
     title = f"{' and '.join(names)} compared" if len(names) < 4 else f"{len(names)} runs compared"
     recorded = [str(result.manifest["command"]) for result in results if result.manifest.get("command")]
-    write_comparison(path, [result.path for result in results], title, [], [*recorded, command], criteria)
+    write_comparison(path, [result.path for result in results], title, [], [*recorded, command], criteria, comparisons)
 
 
 def _command(runs: Sequence[str], output: str, criteria: Criteria) -> str:

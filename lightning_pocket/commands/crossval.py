@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +33,8 @@ def crossval(arguments: list[str]) -> None:
         PocketError: If an option is wrong, or a fold failed.
     """
     known, rest = _parser().parse_known_args(arguments)
-    from lightning_pocket.studies.crossval import FOLD_KEY, Plan, check_folder, comparable, find_folds, resolve_settings
+    from lightning_pocket.studies.crossval import FOLD_KEY, Plan, check_folder, find_folds
+    from lightning_pocket.studies.run_settings import resolve_settings
 
     for argument in rest:
         name = argument.partition("=")[0]
@@ -48,31 +48,31 @@ def crossval(arguments: list[str]) -> None:
         folder=Path(known.run_dir),
         options=tuple(rest),
         checkpoint=known.checkpoint,
-        settings=comparable(settings),
+        settings=settings,
         folds=folds,
         wanted=_wanted(known.only, folds),
         expected=expected,
         fresh=known.fresh,
     )
     check_folder(plan)
-    _run(plan, known.jobs, ["crossval", *arguments])
+    _run(plan, known.jobs)
 
 
-def _run(plan: Plan, jobs: int, command: list[str]) -> None:
-    from lightning_pocket.reports.fold_progress import FoldProgress
+def _run(plan: Plan, jobs: int) -> None:
     from lightning_pocket.reports.fold_summary import print_folds
+    from lightning_pocket.reports.job_progress import JobProgress
     from lightning_pocket.studies import out_of_fold
     from lightning_pocket.studies.crossval import CASES
-    from lightning_pocket.studies.fold_jobs import FoldJobs
-    from lightning_pocket.studies.jobs import environments, visible_devices
+    from lightning_pocket.studies.jobs import places
+    from lightning_pocket.studies.shared_jobs import SharedJobs
 
-    out_of_fold.begin(plan, command)
-    places = environments(min(jobs, len(plan.wanted)), visible_devices(plan.settings), os.cpu_count() or 1)
+    work = [plan.fold(number).name for number in plan.wanted]
     epochs = plan.settings["trainer"].get("max_epochs") or 0
-    with FoldProgress(plan.wanted, epochs if epochs > 0 else None) as progress:
-        failures = FoldJobs(plan, places, progress).run()
+    at_once = places(min(jobs, len(work)), plan.settings)
+    with out_of_fold.begun(plan) as plan, JobProgress(work, epochs if epochs > 0 else None) as progress:
+        failures = SharedJobs([plan.job(number) for number in plan.wanted], at_once, progress).run()
     results = out_of_fold.collect(plan)
-    out_of_fold.write(plan, results, failures, command)
+    out_of_fold.write(plan, results, failures)
     if results.rows:
         print()
         print_folds(results.rows, f"{plan.folder}, {plan.checkpoint} checkpoints")
@@ -80,7 +80,7 @@ def _run(plan: Plan, jobs: int, command: list[str]) -> None:
     for text in results.warnings:
         print(f"warning: {text}", file=sys.stderr)
     if failures:
-        reasons = "; ".join(f"fold {number}: {reason}" for number, reason in sorted(failures.items()))
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise PocketError(f"{len(failures)} of {len(plan.wanted)} folds failed. {reasons}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from lightning_pocket.commands.compare import compare
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.data.phantoms import best_intensity_dice
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import Run, program
+from lightning_pocket.launch import Run, run_tied
 from lightning_pocket.reports.comparison_page import write_comparison
 
 _NOTE = "The same data, schedule and channels at full resolution; only the doubling of channels differs"
@@ -63,9 +62,9 @@ def _shown(arguments: list[str]) -> str:
 
 def _run(arguments: list[str]) -> None:
     print(f"\n$ {_shown(arguments)}", flush=True)
-    result = subprocess.run([*program(), *arguments], check=False)
-    if result.returncode:
-        raise PocketError(f"`pocket {arguments[0]}` failed with status {result.returncode}; its message is above.")
+    status = run_tied(arguments)
+    if status:
+        raise PocketError(f"`pocket {arguments[0]}` failed with status {status}; its message is above.")
 
 
 def _intensity_only(folder: Path) -> float:

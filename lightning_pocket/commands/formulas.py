@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from lightning_pocket.errors import PocketError
 from lightning_pocket.profiling.formulas import SimplifiedNetwork
 from lightning_pocket.reports.tables import print_table
 
 _COLUMNS = (
     "depth", "formula full", "formula pocket", "ratio", "4^D/D", "U-Net full", "U-Net pocket", "ratio of U-Nets",
 )  # fmt: skip
+#: More halvings than any image has.
+_DEEPEST = 12
 
 
 def formulas(
@@ -29,8 +32,10 @@ def formulas(
         classes: Classes that the U-Nets tell apart, background included.
 
     Raises:
-        PocketError: If a number is too small.
+        PocketError: If a number is too small, or a depth too large.
     """
+    if any(depth > _DEEPEST for depth in depths):
+        raise PocketError(f"--depths: {max(depths)} downsamplings, expected at most {_DEEPEST}.")
     networks = [SimplifiedNetwork(depth, base, spatial_dims=spatial_dims) for depth in depths]
     rows = []
     for network in networks:

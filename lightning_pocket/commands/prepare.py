@@ -17,6 +17,7 @@ from lightning_pocket.data.images2d.preprocess import DEFAULT_SIZE, ImagePreproc
 from lightning_pocket.data.layouts import Layout, find_layout
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
 from lightning_pocket.data.prepare import (
+    LOCK,
     Preparation,
     assign_folds,
     clear,
@@ -27,6 +28,7 @@ from lightning_pocket.data.prepare import (
 )
 from lightning_pocket.data.preprocess import Preprocessing
 from lightning_pocket.errors import PocketError
+from lightning_pocket.locks import FileLock
 from lightning_pocket.reports.progress import show_progress
 from lightning_pocket.reports.tables import print_table
 
@@ -52,7 +54,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     window: list[float] | None = None,
     crop: Literal["none", "nonzero"] = "none",
     image_interpolation: Literal["bspline", "linear"] = "bspline",
-    size: list[int] | None = None,
+    size: int | list[int] | None = None,
     color: Literal["grey", "rgb"] | None = None,
     skip_missing: bool = False,
     workers: int | None = None,
@@ -86,15 +88,16 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
         window: Lowest and highest intensity of --normalization window, such as [-160,240].
         crop: nonzero cuts away the border where every channel is 0.
         image_interpolation: How images are resampled; labels are interpolated linearly, class by class.
-        size: Rows and columns of 2D images, to which they are stretched; [256,256] by default, the size of the images
-            for medmnist.
+        size: Rows and columns of 2D images, to which they are stretched, or one number for both; 256 by default, the
+            size of the images for medmnist.
         color: Channels of 2D images, grey by default.
         skip_missing: Go on without 2D images that are listed but not there.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
         fresh: Prepare again what is already in the cache.
 
     Raises:
-        PocketError: If the data set cannot be read, a setting is wrong, or the cache was prepared otherwise.
+        PocketError: If the data set cannot be read, a setting is wrong, the cache was prepared otherwise, or another
+            process prepares it.
         SystemExit: With status 1 if a case has an error; then nothing is written.
     """
     if not output:
@@ -103,7 +106,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     found = find_layout(data, layout)
     choices: dict[str, Any] = {"spacing": spacing, "window": window, "crop": crop}
     choices |= {"image_interpolation": image_interpolation, "normalization": normalization}
-    choices |= {"size": size, "color": color, "skip_missing": skip_missing}
+    choices |= {"size": [size, size] if isinstance(size, int) else size, "color": color, "skip_missing": skip_missing}
     _refuse_options(found, choices)
     fold_file = Path(folds) if folds else None
     if isinstance(found, ImageLayout):
@@ -122,12 +125,12 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
         preprocessing=Preprocessing(spacing, choices["normalization"], window, crop, image_interpolation),
     )
     refuse_foreign(cache)
-    if fresh:
-        clear(cache)
-    elif is_up_to_date(preparation, cache):
-        print(f"{cache} is up to date ({count(len(cases), 'case')})")
-        return
-    with _disk_errors(cache):
+    with _claimed(cache, fresh, functools.partial(is_up_to_date, preparation, cache)) as needed:
+        if not needed:
+            print(f"{cache} is up to date ({count(len(cases), 'case')})")
+            return
+        if fresh:
+            clear(cache)
         dataset = _write(preparation, cache, workers)
     print(f"prepared {count(len(cases), 'case')} in {cache}")
     print_fingerprint(dataset)
@@ -164,15 +167,16 @@ def _prepare_images(
         stop_on_errors(faults, number, layout.root)
     preparation = images.ImagePreparation(layout, cases, assign(cases), preprocessing)
     images.refuse_foreign(cache)
-    if fresh:
-        images.clear(cache)
-    elif images.is_up_to_date(preparation, cache):
-        print(f"{cache} is up to date ({count(len(cases), 'image')})")
-        return
-    with _disk_errors(cache):
+    with _claimed(cache, fresh, functools.partial(images.is_up_to_date, preparation, cache)) as needed:
+        if not needed:
+            print(f"{cache} is up to date ({count(len(cases), 'image')})")
+            return
+        if fresh:
+            images.clear(cache)
         progress = functools.partial(show_progress, lines=True)
         inspections = images.write_images(preparation, cache, workers, progress)
-        faults += [fault for found in inspections for fault in found.faults] + copy_faults(cases, inspections)
+        faults += [fault for found in inspections for fault in found.faults]
+        faults += copy_faults(cases, inspections, (preparation.folds[case.subject] for case in cases))
         if images.has_errors(faults):
             images.discard(cache)
         stop_on_errors(faults, number, layout.root)
@@ -182,13 +186,26 @@ def _prepare_images(
 
 
 @contextlib.contextmanager
-def _disk_errors(cache: Path) -> Iterator[None]:
-    """Say clearly what the disk refused."""
+def _claimed(cache: Path, fresh: bool, is_ready: Callable[[], bool]) -> Iterator[bool]:
+    """Keep other preparations out of a cache and say clearly what the disk refuses; give whether there is work."""
+    if not fresh and is_ready():  # needs no lock, which a cache that may only be read could not have
+        yield False
+        return
+    lock = FileLock(cache / LOCK)
     try:
-        yield
+        cache.mkdir(parents=True, exist_ok=True)
+        if not lock.acquire():
+            raise PocketError(
+                f"--output {cache}: {lock.holder()} is preparing here. Wait until it has ended, or name another folder."
+            )
+        yield fresh or not is_ready()  # the other may have ended just now
     except OSError as error:
         where = error.filename or cache
         raise PocketError(f"{where}: {error.strerror or error}; mend space or permissions and try again.") from error
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):  # a start that failed leaves nothing
+            cache.rmdir()
 
 
 def _write(preparation: Preparation, cache: Path, workers: int | None) -> dict[str, Any]:

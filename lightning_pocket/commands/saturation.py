@@ -33,6 +33,9 @@ def saturation(arguments: list[str]) -> None:
     )
     parser.add_argument("--presets", default="full,pocket", help="configs of the networks (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", choices=("last", "best"), default="last", help="checkpoint of each run to test (default: last)"
+    )
     parser.add_argument("--metric", help="test metric to draw (default: dice, or auc of classifiers)")
     own, fit_options = parser.parse_known_args(arguments)
     if not own.output:
@@ -43,6 +46,7 @@ def saturation(arguments: list[str]) -> None:
         _percents(own.fractions),
         tuple(name for name in own.presets.split(",") if name),
         own.jobs,
+        own.checkpoint,
         own.metric,
     )
     print(f"page: {study.run()}")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import read_json, write_json
+from lightning_pocket.reports.tested import is_tested
 
 if TYPE_CHECKING:
     from lightning_pocket.reports.collect import RunResult
     from lightning_pocket.studies.table import ExperimentTable, Row
 
+#: Names the data of a run; alone where they are not known.
+_CACHE = "--data.init_args.cache="
 _DESCRIPTION = """\
 FILE is a YAML file, or the name of a shipped one, such as pocketnet_table1. Every row whose data are named with --cache
 is trained and tested by `pocket crossval`, or by `pocket fit` and `pocket test` where it has no folds. The commands are
@@ -49,22 +50,26 @@ def table(arguments: list[str]) -> None:
     folder = Path(options.output or Path("runs") / Path(options.file).stem)
     if folder.is_file():
         raise PocketError(f"--output {folder}: is a file. Name a folder.")
+    if options.jobs < 1:
+        raise PocketError(f"--jobs {options.jobs}: expected 1 or more.")
     if options.folds is not None and options.folds < 2:
         raise PocketError(f"--folds {options.folds}: expected 2 or more.")
     commands = {
         row.name: experiments.commands(
-            row, folder / "runs" / row.name, caches[row.task], options.folds, more, options.jobs
+            row, folder / "runs" / row.name, caches.get(row.task, ""), options.folds, more, options.jobs
         )
-        for row in wanted
-        if row.configs and row.task in caches
+        for row in experiments.rows
+        if row.configs
     }
-    for command in (command for row in commands.values() for command in row):
+    runs = [row.name for row in wanted if row.configs and row.task in caches]
+    _check_folds([(commands[name][0], caches[experiments.row(name).task]) for name in runs])
+    for command in (command for name in runs for command in commands[name]):
         print(shlex.join(["pocket", *command]))
     for task in dict.fromkeys(row.task for row in wanted if row.configs and row.task not in caches):
         left_out = [row.name for row in wanted if row.configs and row.task == task]
         print(f"not run (no cache for {task}): {', '.join(left_out)}")
     if not options.dry_run:
-        _finish(experiments, folder, commands, caches, options.margin)
+        _finish(experiments, folder, commands, runs, options.margin)
 
 
 def _profile(name: str, options: argparse.Namespace, more: Sequence[str]) -> None:
@@ -82,54 +87,49 @@ def _finish(
     experiments: ExperimentTable,
     folder: Path,
     commands: Mapping[str, Sequence[Sequence[str]]],
-    caches: Mapping[str, str],
+    runs: Sequence[str],
     margin: float,
 ) -> None:
-    """Run the commands and write the table; rows that fail do not stop the others."""
+    """Run rows and write the table; rows that fail do not stop the others."""
     from lightning_pocket.reports.comparison import Criteria
     from lightning_pocket.studies.table_report import TableReport
 
-    criteria = Criteria(margin=margin)
-    failed = {name: reason for name, lines in commands.items() if (reason := _run(lines, folder / "runs" / name))}
+    reasons = {name: _run(commands[name], folder / "runs" / name, experiments.checkpoint) for name in runs}
+    failed = {name: reason for name, reason in reasons.items() if reason}
     results: dict[str, RunResult] = {}
-    states: dict[str, str] = {}
-    for row in experiments.rows:
-        result = None if row.name in failed else _result(folder / "runs" / row.name)
-        if result is not None:
-            results[row.name] = result
-        states[row.name] = _state(row, failed, caches)
-    every = [command for lines in commands.values() for command in lines]
-    TableReport(experiments, results, states, every, criteria).write(folder)
+    states = {row.name: _state(row, failed, commands.get(row.name, [])) for row in experiments.rows}
+    made: list[Sequence[str]] = []
+    for name, lines in commands.items():
+        result = None if name in failed else _result(folder / "runs" / name)
+        if result is None:
+            continue
+        recorded = shlex.split(str(result.manifest.get("command", "")))[1:]
+        # What has just run has looked at all settings itself.
+        if name not in runs and not _belongs(recorded, lines, result.path, experiments.checkpoint):
+            states[name] = "other settings"
+            print(f"not shown (other settings): {name}, which was made by: {shlex.join(['pocket', *recorded])}")
+            continue
+        results[name] = result
+        made += [recorded, *lines[1:]]
+    TableReport(experiments, results, states, made, Criteria(margin=margin)).write(folder)
     print(f"\npage: {folder / 'index.html'}")
     if failed:
         listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise PocketError(f"{len(failed)} of {len(commands)} rows failed ({listed}). Their messages are above.")
+        raise PocketError(f"{len(failed)} of {len(runs)} rows failed ({listed}). Their messages are above.")
 
 
-def _run(commands: Sequence[Sequence[str]], run: Path) -> str:
+def _run(commands: Sequence[Sequence[str]], run: Path, checkpoint: str) -> str:
     """Run the commands of a row and return why it failed, empty where it did not."""
-    from lightning_pocket.launch import program
+    from lightning_pocket.launch import run_tied
 
     for arguments in commands:
-        if arguments[0] == "test" and _tested(run) == arguments:
+        if arguments[0] == "test" and is_tested(run, checkpoint):
             continue
         print(f"\n$ {shlex.join(['pocket', *arguments])}", flush=True)
-        status = subprocess.run([*program(), *arguments], check=False).returncode
+        status = run_tied(arguments)
         if status:
             return f"`pocket {arguments[0]}` ended with status {status}"
-        if arguments[0] == "test":
-            write_json(_record(run), arguments)
     return ""
-
-
-def _tested(run: Path) -> list[str] | None:
-    """Return the command that tested a run, None where it was not tested: `pocket fit` removes what it outdates."""
-    done = (run / "test" / "cases.csv").is_file() and _record(run).is_file()
-    return read_json(_record(run)) if done else None
-
-
-def _record(run: Path) -> Path:
-    return run.with_name(f"{run.name}.tested.json")
 
 
 def _result(run: Path) -> RunResult | None:
@@ -143,13 +143,23 @@ def _result(run: Path) -> RunResult | None:
     return replace(result, name=run.name) if done else None
 
 
-def _state(row: Row, failed: Mapping[str, str], caches: Mapping[str, str]) -> str:
+def _belongs(recorded: Sequence[str], commands: Sequence[Sequence[str]], run: Path, checkpoint: str) -> bool:
+    """Whether a row was made and tested by the commands that the table has for it now.
+
+    Folder and number of jobs may differ, and the data where they are not named now.
+    """
+    free = ("--run_dir=", "--jobs=", *([_CACHE] if _CACHE in commands[0] else []))
+    made, now = ([part for part in line if not part.startswith(free)] for line in (recorded, commands[0]))
+    return made == now and (len(commands) == 1 or is_tested(run, checkpoint))
+
+
+def _state(row: Row, failed: Mapping[str, str], commands: Sequence[Sequence[str]]) -> str:
     """Return what stands in the place of ours where a row has no result."""
-    if not row.configs:
+    if not commands:
         return "published only"
     if row.name in failed:
         return "failed"
-    return "not run" if row.task in caches else f"not run (no cache for {row.task})"
+    return f"not run (no cache for {row.task})" if _CACHE in commands[0] else "not run"
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -173,6 +183,23 @@ def _caches(given: Sequence[str], experiments: ExperimentTable) -> dict[str, str
             raise PocketError(f"--cache {text}: no prepared data here (no dataset.json). Run `pocket prepare` first.")
         caches[name] = path
     return caches
+
+
+def _check_folds(runs: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Refuse cross-validations whose prepared data have another number of folds, before anything runs."""
+    from lightning_pocket.data.folds import read_folds
+
+    for command, cache in runs:
+        asked = next((int(part.partition("=")[2]) for part in command if part.startswith("--folds=")), None)
+        file = Path(cache) / "folds.csv"
+        if asked is None or not file.is_file() or any(part.startswith("--data.init_args.split") for part in command):
+            continue
+        found = len({place.fold for place in read_folds(file).values() if place.fold is not None})
+        if found != asked:
+            raise PocketError(
+                f"{cache}: the data have {found} folds, the table asks for {asked}. Prepare them with --num_folds "
+                f"{asked}, or give --folds {found}."
+            )
 
 
 def _names(text: str | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import time
 import warnings
 from pathlib import Path
 from pkgutil import resolve_name
@@ -24,12 +25,13 @@ import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses
 import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
-from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, StartFrom
+from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, PredictionFiles, StartFrom
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
 from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
-from lightning_pocket.run_folder import RunFolder
+from lightning_pocket.reports.tested import forget_test, record_test, state_of
+from lightning_pocket.run_folder import RunFolder, show_differences
 from lightning_pocket.tasks import BaseTask, start_from
 
 #: What torch says when weights do not fit a network.
@@ -195,10 +197,14 @@ class PocketCLI(LightningCLI):
         self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
 
     def test(self, **kwargs: Any) -> None:
-        """Test, without the table of means that Lightning adds below ours."""
-        self.run.check_held_out(getattr(self.datamodule, "record", {}))
+        """Test, without the table of means that Lightning adds below ours, and record what was tested."""
+        record = getattr(self.datamodule, "record", {})
+        self.run.check_held_out(record)
         if not self.run.finished:
             self.trainer.print(f"{self.run.path}: training has not finished; these are the scores so far.")
+        state, began = state_of(self.run.path, record), time.monotonic()
+        if self.trainer.is_global_zero:
+            forget_test(self.run.path)
         try:
             self.trainer.test(**kwargs | {"verbose": False})
         except RuntimeError as error:
@@ -206,6 +212,21 @@ class PocketCLI(LightningCLI):
             if misfit is None:
                 raise
             raise misfit from error
+        if self.trainer.is_global_zero:
+            seconds = round(time.monotonic() - began, 3)
+            record_test(self.run.path, state | self._tested(Path(kwargs["ckpt_path"])) | {"seconds": seconds})
+
+    def _tested(self, checkpoint: Path) -> dict[str, Any]:
+        """Return what was tested, and how."""
+        own = checkpoint.resolve().parent == self.run.last.resolve().parent
+        saved = yaml.safe_load(self.run.config.read_text(encoding="utf-8")) if self.run.config.is_file() else {}
+        files = any(isinstance(callback, PredictionFiles) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return {
+            "checkpoint": checkpoint.stem if own else str(checkpoint),
+            "largest_component": getattr(self.model, "largest_component", False),
+            "changed": show_differences({"model": saved.get("model")}, {"model": self._settings()["model"]}),
+            "label_maps": files and (self.run.path / "test" / "predictions").is_dir(),
+        }
 
     def _settings(self) -> dict[str, Any]:
         """Return the config as plain values, without what does not change the result."""
@@ -277,8 +298,9 @@ def _check_optimizer(task: BaseTask, trainer: Trainer) -> None:
 def _check_monitors(task: BaseTask, callbacks: list[Any], validated: bool) -> None:
     monitors = {}
     for callback in callbacks:
-        score = task.score if isinstance(callback, BestCheckpoint | EarlyStop) else None
-        if watched := getattr(callback, "monitor", None) or score:
+        ours = isinstance(callback, BestCheckpoint | EarlyStop)
+        watched = getattr(callback, "monitor", None) or (task.score if ours else None)
+        if watched is not None:
             monitors[f"the monitor of {type(callback).__name__}"] = watched
     if task.make_scheduler is not None:
         monitors["model.init_args.monitor"] = task.monitor

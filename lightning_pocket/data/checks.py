@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_pocket.data.fingerprint import Statistics, measure
+from lightning_pocket.data.folds import ONE_PLACE, parted_groups
 from lightning_pocket.data.images import Volume, read_label, read_volume
 from lightning_pocket.data.integrity import FINITE_VALUES, ImageError
 from lightning_pocket.data.layouts import Case
@@ -227,6 +228,16 @@ def name_faults(cases: Sequence[Case]) -> list[Fault]:
         if set(subject) & set('/\\:*?"<>|') or subject.startswith(".") or not subject.isprintable():
             faults.append(Fault(subject, file, "the name cannot name a folder", "use letters, digits, - and _"))
     return faults
+
+
+def group_faults(cases: Sequence[Case]) -> list[Fault]:
+    """Return the groups (patients) that the data set puts into several folds or splits."""
+    first = {case.group: case for case in reversed(cases)}
+    parted = parted_groups({case.subject: case.assignment for case in cases})
+    return [
+        Fault(first[group].subject, str(first[group].images[0]), f"group '{group}' is in {where}", ONE_PLACE)
+        for group, where in parted.items()
+    ]
 
 
 def parse_classes(classes: str) -> dict[int, str]:

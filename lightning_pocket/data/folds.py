@@ -14,6 +14,8 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import write_csv
 
 SPLITS = ("train", "val", "test")
+#: What mends a group that comes apart.
+ONE_PLACE = "give all cases of a group (a patient) the same fold or split"
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -30,6 +32,12 @@ class Assignment:
     fold: int | None = None
     split: str | None = None
     group: str | None = None
+
+    @property
+    def place(self) -> str:
+        """What decides when the case trains and when it tests: its split, else its fold."""
+        fold = "no fold or split" if self.fold is None else f"fold {self.fold}"
+        return self.split or fold
 
 
 def stem(name: str) -> str:
@@ -140,6 +148,43 @@ def _listed(subjects: Sequence[str], most: int = 5) -> str:
     return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({names}{more})"
 
 
+def parted_groups(folds: Mapping[str, Assignment]) -> dict[str, str]:
+    """Return the groups whose cases are in several places, and where they are, as ``train (a, b) and test (c)``.
+
+    Args:
+        folds: Assignment of each subject.
+    """
+    places: dict[str, dict[str, list[str]]] = {}
+    for subject, assignment in folds.items():
+        if assignment.group:
+            places.setdefault(assignment.group, {}).setdefault(assignment.place, []).append(subject)
+    return {
+        group: " and ".join(f"{place} ({_first(subjects)})" for place, subjects in parts.items())
+        for group, parts in places.items()
+        if len(parts) > 1
+    }
+
+
+def _first(subjects: Sequence[str], most: int = 3) -> str:
+    return ", ".join(subjects[:most]) + (f" and {len(subjects) - most} more" if len(subjects) > most else "")
+
+
+def check_groups(folds: Mapping[str, Assignment], source: str) -> None:
+    """Refuse groups that are partly trained on and partly tested on: such a test says too much.
+
+    Args:
+        folds: Assignment of each subject.
+        source: Names the origin of the folds in errors.
+
+    Raises:
+        PocketError: If cases of one group are in several folds or splits.
+    """
+    parted = parted_groups(folds)
+    for group, where in parted.items():
+        more = f" ({len(parted) - 1} more groups come apart too)" if len(parted) > 1 else ""
+        raise PocketError(f"{source}: group '{group}' is in {where}{more}; {ONE_PLACE}.")
+
+
 def make_folds(
     subjects: Iterable[str],
     num_folds: int,
@@ -220,7 +265,7 @@ def assign(
         classes: Class of each case, for folds that have their share of every class.
 
     Raises:
-        PocketError: If the file does not fit the cases, or there are too few cases.
+        PocketError: If the file does not fit the cases, there are too few cases, or a group comes apart.
     """
     subjects = list(given)
     if file is not None:
@@ -231,7 +276,9 @@ def assign(
         free = [subject for subject, place in given.items() if place.split is None]
         groups = {subject: given[subject].group or "" for subject in free}
         folds = dict(given) | (make_folds(free, num_folds, seed, groups, classes) if free else {})
-    return {subject: replace(folds[subject], group=folds[subject].group or given[subject].group) for subject in given}
+    found = {subject: replace(folds[subject], group=folds[subject].group or given[subject].group) for subject in given}
+    check_groups(found, str(file or "fold and split of the data set"))
+    return found
 
 
 def write_folds(path: Path, folds: Mapping[str, Assignment]) -> None:

@@ -42,12 +42,13 @@ class ImageDataModule(LightningDataModule):
         augment_on: Who applies them: TorchIO in the ``loader``, or the ``device``, for whole batches and with adjacent
             spatial transforms in one resampling. The same seed draws the same parameters on both.
         class_balance: Let each class come equally often; an epoch keeps its number of images.
+        images_per_epoch: Images per epoch over all processes; null gives each training image once.
         num_workers: Processes that prepare batches; 0 prepares them in the training process, ``auto`` chooses by
             device, cores and memory.
         prefetch_factor: Batches that each of these processes prepares ahead.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
         cache: str,
         batch_size: int = 32,
@@ -55,12 +56,15 @@ class ImageDataModule(LightningDataModule):
         augmentation: list[tio.Transform] | None = None,
         augment_on: Literal["loader", "device"] = "loader",
         class_balance: bool = False,
+        images_per_epoch: int | None = None,
         num_workers: Workers = "auto",
         prefetch_factor: int = 2,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
+        if images_per_epoch is not None and images_per_epoch < 1:
+            raise PocketError(f"data.init_args.images_per_epoch: expected at least 1, got {images_per_epoch}.")
         check_loader(num_workers, prefetch_factor)
         self.cache = ImageCache.open(cache)
         self.batch_size = batch_size
@@ -69,6 +73,7 @@ class ImageDataModule(LightningDataModule):
         self.transform = tio.Compose(augmentation, copy=False) if augmentation and not on_device else None
         self.drawer = RecipeDrawer(augmentation) if augmentation and on_device else None
         self.class_balance = class_balance
+        self.images_per_epoch = images_per_epoch
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
         self.split: Split = split_subjects(self.cache.folds, split, self.cache.class_of)
@@ -109,7 +114,8 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[ImageItem]:
         dataset = self._training()
         epoch = self.trainer.current_epoch if self.trainer else 0
-        return DataLoader(dataset, sampler=KeySampler(len(dataset.images), epoch, *self._process()), **self._options())
+        length = self.images_per_epoch or len(dataset.images)
+        return DataLoader(dataset, sampler=KeySampler(length, epoch, *self._process()), **self._options())
 
     @override
     def val_dataloader(self) -> DataLoader[ImageItem] | list[DataLoader[ImageItem]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,9 @@ from lightning_pocket.data.preprocess import Preprocessing, Resolved, resolve
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, to_json, write_json
+
+#: Held by the process that prepares a cache.
+LOCK = ".lock"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
@@ -70,10 +74,9 @@ def assign_folds(cases: Sequence[Case], file: Path | None, num_folds: int, seed:
         seed: Seed of the folds to make.
 
     Raises:
-        PocketError: If the file does not fit the cases, or there are too few cases.
+        PocketError: If the file does not fit the cases, there are too few cases, or a group comes apart.
     """
-    given = {case.subject: Assignment(case.fold, case.split, case.group) for case in cases}
-    return assign(given, file, num_folds, seed)
+    return assign({case.subject: case.assignment for case in cases}, file, num_folds, seed)
 
 
 def is_up_to_date(preparation: Preparation, output: Path) -> bool:
@@ -115,7 +118,7 @@ def refuse_foreign(output: Path) -> None:
     """
     if not output.exists():
         return
-    own = {"cases", "fingerprint", "folds.csv", "dataset.json"}
+    own = {"cases", "fingerprint", "folds.csv", "dataset.json", LOCK}
     foreign = not output.is_dir() or any(p.name not in own and p.suffix != ".partial" for p in output.iterdir())
     file = output / "dataset.json"
     if foreign or (file.is_file() and not is_dataset(read_json(file))):
@@ -155,9 +158,8 @@ def inspect_cases(
         for task in tasks:
             if task.file not in before:
                 task.file.unlink(missing_ok=True)
-        for folder in (output / "fingerprint", output):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # it holds results of an interrupted run
+            (output / "fingerprint").rmdir()
     return inspections, faults
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_pocket.errors import PocketError
 
-from .folds import Assignment, read_folds
+from .folds import Assignment, check_groups, read_folds
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def split_subjects(
         classes: Class of each case: validation and training have their share of each. None where voxels are labelled.
 
     Raises:
-        PocketError: If the fold does not exist, the file misses cases, or the fraction is out of range.
+        PocketError: If the fold does not exist, the file misses cases, a group is in several folds or splits, or the
+            fraction is out of range.
     """
     if not 0 < settings.train_fraction <= 1:
         raise PocketError(
@@ -77,6 +78,7 @@ def split_subjects(
     table = dict(folds)
     if settings.file is not None:
         table = _from_file(settings.file, table)
+    check_groups(table, settings.file or "folds of the prepared data")
     known = sorted({entry.fold for entry in table.values() if entry.fold is not None})
     if settings.fold is not None and known and settings.fold not in known:
         raise PocketError(f"data.init_args.split.fold: there is no fold {settings.fold}; the folds are {known}.")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from .classified import Classified
 from .statistics import Bootstrap, PairedComparison, mcnemar
 
-#: Elements of the largest matrix in memory.
-_CHUNK = 2**24
+#: Elements of the largest matrix in memory, small enough for the cache of a processor.
+_CHUNK = 2**18
 
 
 def compare_auc(first: Classified, second: Classified, bootstrap: Bootstrap) -> PairedComparison:
@@ -32,14 +34,15 @@ def compare_auc(first: Classified, second: Classified, bootstrap: Bootstrap) -> 
     if not drawn:
         nan = math.nan
         return PairedComparison(len(first.subjects), 0, nan, nan, nan, nan, nan, 0, 0, 0, "the AUC is not defined")
-    positives = [first.target == index for index in drawn]
-    gains = [
-        _placements(second.probability[:, index], positive) - _placements(first.probability[:, index], positive)
-        for index, positive in zip(drawn, positives, strict=True)
+    curves = [
+        [_Curve.of(cases.probability[:, index], first.target == index) for cases in (first, second)] for index in drawn
     ]
-    resampled = _resample(gains, positives, first.target, bootstrap)
-    low, high = bootstrap.percentiles(resampled)
-    difference = float(np.mean([gain.mean(dtype=np.float64) for gain in gains]))
+
+    def gain(times: np.ndarray) -> np.ndarray:
+        return np.mean([other.area(times) - one.area(times) for one, other in curves], axis=0)
+
+    low, high = bootstrap.percentiles(_resample(gain, first.target, bootstrap))
+    difference = float(gain(np.ones((len(first.target), 1), np.int32))[0])
     return PairedComparison(len(first.subjects), 0, difference, low, high, math.nan, math.nan, 0, 0, 0)
 
 
@@ -73,30 +76,53 @@ def compare_accuracy(first: Classified, second: Classified, bootstrap: Bootstrap
     )
 
 
-def _placements(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Return ``(P, Q)``: 1 where a positive image scores above another, 1/2 where they tie; the mean is the AUC."""
-    above = np.empty((int(positive.sum()), int((~positive).sum())), np.float32)
-    others = score[~positive]
-    for row, value in enumerate(score[positive]):
-        above[row] = (value > others) + 0.5 * (value == others)
-    return above
+@dataclass(frozen=True)
+class _Curve:
+    """Where the scores of P images of a class lie among those of the Q others.
+
+    Args:
+        positive: ``(P,)`` indices of the images of the class.
+        others: ``(Q,)`` indices of the other images, by score.
+        below: ``(P,)`` number of others that score less than each image of the class.
+        upto: ``(P,)`` number of others that score less or the same.
+    """
+
+    positive: np.ndarray
+    others: np.ndarray
+    below: np.ndarray
+    upto: np.ndarray
+
+    @classmethod
+    def of(cls, score: np.ndarray, is_positive: np.ndarray) -> _Curve:
+        positive, others = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
+        others = others[np.argsort(score[others])]
+        below, upto = (np.searchsorted(score[others], score[positive], side) for side in ("left", "right"))
+        return cls(positive, others, below, upto)
+
+    def area(self, times: np.ndarray) -> np.ndarray:
+        """Return the area under the curve ``(B,)`` of B draws; ``times`` ``(N, B)`` is how often each has each image.
+
+        It is the share of pairs in which the image of the class scores higher, ties counting one half (Hanley and
+        McNeil 1982). A draw has as many images of each class as there are.
+        """
+        drawn = np.zeros((len(self.others) + 1, times.shape[1]), np.int32)
+        np.cumsum(times.take(self.others, axis=0), axis=0, dtype=np.int32, out=drawn[1:])
+        outranked = drawn.take(self.below, axis=0) + drawn.take(self.upto, axis=0)  # twice: ties are whole numbers too
+        pairs = len(self.positive) * len(self.others)
+        return (times.take(self.positive, axis=0) * outranked).sum(axis=0, dtype=np.int64) / (2 * pairs)
 
 
-def _resample(
-    gains: list[np.ndarray], positives: list[np.ndarray], target: np.ndarray, bootstrap: Bootstrap
-) -> np.ndarray:
-    """Return the difference of the mean AUC in each resample."""
+def _resample(statistic: Callable[[np.ndarray], np.ndarray], target: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
+    """Return a statistic of each resample within the true classes, given how often the images are drawn ``(N, B)``."""
     random = np.random.default_rng(bootstrap.seed)
     members = [np.flatnonzero(target == index) for index in np.unique(target)]
     step = max(1, _CHUNK // len(target))
     found = []
     for start in range(0, bootstrap.resamples, step):
-        times = np.zeros((min(step, bootstrap.resamples - start), len(target)), np.float32)
-        for cases in members:  # how often each image is drawn
-            times[:, cases] = random.multinomial(len(cases), np.full(len(cases), 1 / len(cases)), len(times))
-        areas = [
-            np.einsum("bq,bq->b", times[:, positive] @ gain, times[:, ~positive]) / gain.size
-            for gain, positive in zip(gains, positives, strict=True)
-        ]
-        found.append(np.mean(areas, axis=0))
+        times = np.zeros((len(target), min(step, bootstrap.resamples - start)), np.int32)
+        for cases in members:
+            count = len(cases)
+            draws = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(times.shape[1])]
+            times[cases] = np.stack(draws, axis=1)
+        found.append(statistic(times))
     return np.concatenate(found)

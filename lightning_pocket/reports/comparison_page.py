@@ -35,6 +35,7 @@ def write_comparison(
     notes: list[str],
     commands: list[str],
     criteria: Criteria | None = None,
+    comparisons: Sequence[Comparison] | None = None,
 ) -> None:
     """Write a page that compares runs: verdict, table, statistics, charts, pictures, and how it was made.
 
@@ -49,6 +50,7 @@ def write_comparison(
         commands: Commands that made the runs; where empty, those that the runs recorded.
         criteria: How the scores are compared; by default a mean over the classes at a time. Runs that were not tested
             on the same cases are compared by these only where they say so.
+        comparisons: The comparisons by these criteria, where they are known already.
 
     Raises:
         PocketError: If a folder holds no run.
@@ -58,7 +60,8 @@ def write_comparison(
     comparable = len({frozenset(result.subjects) for result in results if result.subjects}) < 2
     if comparable or criteria.common:
         results, left_out = on_same_cases(results, criteria.common)
-    comparisons = compare_runs(results, criteria) if comparable or criteria.common else []
+    if comparisons is None:
+        comparisons = compare_runs(results, criteria) if comparable or criteria.common else []
     page = Page(title)
     for sentence in (*sentences(results), *verdicts(comparisons, criteria.bootstrap.confidence)):
         page.paragraph(sentence, "lead")

@@ -11,6 +11,7 @@ from .classified import Classified
 from .collect import RunResult
 from .comparison import Comparison
 from .statistics_tables import metric_name, show_interval, show_p
+from .tested import read_tested
 
 #: Below this many cases a difference may well be chance.
 _FEW_CASES = 20
@@ -86,9 +87,9 @@ def caveats(results: Sequence[RunResult]) -> list[str]:
 
 
 def _checkpoint(result: RunResult) -> str:
-    """Return which checkpoints were tested, empty where that was not recorded; cross-validations record it."""
+    """Return which checkpoint was tested, of a cross-validation in all folds; empty where that is not recorded."""
     record = result.path / "crossval.json"
-    content = read_json(record) if record.is_file() else result.manifest
+    content = read_json(record) if record.is_file() else read_tested(result.path)
     return str(content.get("checkpoint") or "")
 
 

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import copy
-import os
+import json
 import re
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lightning_pocket.data.cache import read_dataset
 from lightning_pocket.data.folds import Assignment, read_folds
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import program
-from lightning_pocket.locks import FileLock
-from lightning_pocket.run_folder import RunFolder, show_differences
-from lightning_pocket.storage import read_json, write_json
+from lightning_pocket.reports.tested import is_tested
+from lightning_pocket.run_folder import RunFolder
+from lightning_pocket.storage import read_json
+
+from .jobs import Job
+from .run_settings import check_data, check_settings, with_options
 
 RECORD = "crossval.json"
 CASES = "cases.csv"
 #: What decides the fold of a run; the command sets it.
 FOLD_KEY = "data.init_args.split.fold"
-_OWN = re.compile(rf"\.?fold_\d+(\.log|\.json|\.lock)?|{re.escape(RECORD)}|{re.escape(CASES)}|postprocessing\.json")
+#: How to mend folds with other settings.
+MEND = (
+    "Give the same settings to continue, --run_dir for a cross-validation of its own, or --fresh to start every fold "
+    "over."
+)
+#: Held by a process that starts all over, as long as it works; says since when.
+FRESH_LOCK = ".fresh.lock"
+_FILES = (RECORD, CASES, "postprocessing.json", FRESH_LOCK)
+_OWN = re.compile(rf"\.?fold_\d+(\.log|\.lock)?|{'|'.join(map(re.escape, _FILES))}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,11 @@ class Fold:
     number: int
 
     @property
+    def name(self) -> str:
+        """What the user is told of it as."""
+        return f"fold {self.number}"
+
+    @property
     def run(self) -> RunFolder:
         """The run that holds the fold out."""
         return RunFolder(self.folder / f"fold_{self.number}")
@@ -51,11 +63,6 @@ class Fold:
         return self.folder / f"fold_{self.number}.log"
 
     @property
-    def lock(self) -> FileLock:
-        """Held by the process that works on the fold."""
-        return FileLock(self.folder / f".fold_{self.number}.lock")
-
-    @property
     def cases(self) -> Path:
         """Scores of the cases of the fold."""
         return self.run.path / "test" / "cases.csv"
@@ -64,36 +71,6 @@ class Fold:
         """Return what the run recorded of itself, nothing where it has not begun."""
         content: dict[str, Any] = read_json(self.run.manifest) if self.run.manifest.is_file() else {}
         return content
-
-    def record(self) -> dict[str, Any]:
-        """Return what :meth:`finish` recorded, nothing where the fold is not done."""
-        file = self._record_file
-        content: dict[str, Any] = read_json(file) if file.is_file() else {}
-        return content
-
-    def finish(self, checkpoint: str, test_seconds: float) -> None:
-        """Record that the fold is trained and tested.
-
-        Args:
-            checkpoint: ``last`` or ``best``, which was tested.
-            test_seconds: How long the test took.
-        """
-        trained = self.manifest().get("finished_at")
-        write_json(
-            self._record_file,
-            {"checkpoint": checkpoint, "trained": trained, "test_seconds": round(test_seconds, 3)},
-        )
-
-    def is_done(self, checkpoint: str) -> bool:
-        """Whether the fold is trained, and tested with the weights of that training."""
-        if not (self.run.finished and self.cases.is_file()):
-            return False
-        record = self.record()
-        return record.get("checkpoint") == checkpoint and record.get("trained") == self.manifest().get("finished_at")
-
-    @property
-    def _record_file(self) -> Path:
-        return self.folder / f"fold_{self.number}.json"
 
 
 @dataclass(frozen=True)
@@ -109,6 +86,7 @@ class Plan:
         wanted: Those to work on.
         expected: Fold of each case that is held out once; None where the data do not say.
         fresh: Start over.
+        since: When the start-over began (UTC, ISO 8601): wanted folds that were trained earlier do not count.
     """
 
     folder: Path
@@ -119,39 +97,52 @@ class Plan:
     wanted: tuple[int, ...]
     expected: dict[str, int] | None
     fresh: bool = False
+    since: str = ""
+
+    @property
+    def command(self) -> list[str]:
+        """The arguments of ``pocket`` that continue all of it, and start nothing over."""
+        own = [f"--run_dir={self.folder}", f"--folds={len(self.folds)}", f"--checkpoint={self.checkpoint}"]
+        return ["crossval", *own, *self.options]
 
     def fold(self, number: int) -> Fold:
         """Return one fold."""
         return Fold(self.folder, number)
 
+    def settings_of(self, number: int) -> dict[str, Any]:
+        """Return every setting of the run of a fold."""
+        return with_options(self.settings, {FOLD_KEY: number})
+
+    def job(self, number: int) -> Job:
+        """Return the work on a fold."""
+        fold = self.fold(number)
+        commands, is_done = partial(self.commands, number), partial(self.is_done, number)
+        return Job(fold.name, fold.run.path, fold.log, commands, is_done)
+
     def commands(self, number: int) -> list[list[str]]:
         """Return the arguments of ``pocket`` that train a fold, unless it is trained, and test it."""
-        trained = self.fold(number).run.finished and not self.fresh
         run = f"--run_dir={self.fold(number).run.path}"
         quiet = "--trainer.enable_progress_bar=false"
         fresh = ["--fresh"] if self.fresh else []
         fit = ["fit", *self.options, quiet, run, f"--{FOLD_KEY}={number}", *fresh]
-        test = ["test", run, f"--ckpt_path={self.checkpoint}", "--config=prediction_files", quiet]
-        return [test] if trained else [fit, test]
+        test = ["test", run, f"--ckpt_path={self.checkpoint}", "--config=prediction_files", quiet, *self._raw()]
+        return [test] if self._is_trained(number) else [fit, test]
 
+    def is_done(self, number: int) -> bool:
+        """Whether a fold is trained, and tested with the weights of that training as the plan says."""
+        run = self.fold(number).run.path
+        return self._is_trained(number) and is_tested(run, self.checkpoint, self.settings)
 
-def resolve_settings(options: Sequence[str]) -> dict[str, Any]:
-    """Return every setting of ``pocket fit`` with these options, without training.
+    def _is_trained(self, number: int) -> bool:
+        fold = self.fold(number)
+        since = self.since if number in self.wanted else ""
+        return fold.run.finished and str(fold.manifest().get("finished_at")) >= since
 
-    Args:
-        options: Options of ``pocket fit``.
-
-    Raises:
-        PocketError: If an option is wrong.
-    """
-    command = [*program(), "fit", *options, "--print_config"]
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}  # paths need not be ASCII
-    result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
-    if result.returncode:
-        said = [line for line in result.stderr.splitlines() if "error: " in line] or result.stderr.splitlines()[-1:]
-        raise PocketError(said[-1].partition("error: ")[2] or said[-1] if said else "pocket fit refuses the options.")
-    settings: dict[str, Any] = yaml.safe_load(result.stdout)
-    return settings
+    def _raw(self) -> list[str]:
+        """Return the option that undoes what ``pocket postprocess`` has chosen, where the task knows it."""
+        task = (self.settings.get("model") or {}).get("init_args") or {}
+        key = "largest_component"
+        return [f"--model.init_args.{key}={json.dumps(task[key])}"] if key in task else []
 
 
 def find_folds(settings: Mapping[str, Any], asked: int | None) -> tuple[tuple[int, ...], dict[str, int] | None]:
@@ -233,7 +224,7 @@ def fold_checkpoints(folder: Path) -> list[Path]:
 
 
 def check_folder(plan: Plan) -> None:
-    """Refuse a folder that holds something else, or folds with other settings.
+    """Refuse a folder that holds something else, or folds with other settings or of other data.
 
     Raises:
         PocketError: If it does.
@@ -248,31 +239,11 @@ def check_folder(plan: Plan) -> None:
             "own."
         )
     for number in plan.folds:
-        config = plan.fold(number).run.config
-        if not config.is_file() or (plan.fresh and number in plan.wanted):
-            continue
-        shown = show_differences(_without_fold(yaml.safe_load(config.read_text(encoding="utf-8"))), plan.settings)
-        if shown:
-            raise PocketError(
-                f"{config.parent} was trained with other settings ({shown}). Give the same settings to continue, "
-                "--run_dir for a cross-validation of its own, or --fresh to start every fold over."
-            )
+        if not (plan.fresh and number in plan.wanted):
+            run, settings = plan.fold(number).run, plan.settings_of(number)
+            check_settings(run, settings, MEND)
+            check_data(run, settings)
 
 
 def _is_own(name: str) -> bool:
     return bool(_OWN.fullmatch(name)) or name.endswith(".partial")
-
-
-def comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without what no run records, and without the fold."""
-    kept = {key: value for key, value in settings.items() if key not in {"ckpt_path", "weights_only", "fresh"}}
-    return _without_fold(copy.deepcopy(kept))
-
-
-def _without_fold(settings: dict[str, Any]) -> dict[str, Any]:
-    *path, last = FOLD_KEY.split(".")
-    inner = settings
-    for key in path:
-        inner = inner.get(key) or {}
-    inner.pop(last, None)
-    return settings

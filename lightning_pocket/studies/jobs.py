@@ -1,4 +1,4 @@
-"""Work in processes of its own: commands one after the other, several jobs at once, a GPU each in turn."""
+"""Work in processes of its own: commands one after the other, each job with a GPU of its own where there are some."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_pocket.launch import start_tied
+from lightning_pocket.locks import FileLock
+from lightning_pocket.storage import read_json
 
 #: How often to look whether a process has ended, in seconds.
 PAUSE_S = 0.2
@@ -24,17 +26,32 @@ _GRACE_S = 5.0
 
 @dataclass(frozen=True)
 class Job:
-    """Commands that are run one after the other.
+    """Commands that are run one after the other and leave a run with its result.
 
     Args:
         name: Told to the user.
-        commands: Arguments after ``pocket``; the next one starts when the one before succeeded.
+        run: Folder of the run. While a process works on it, it holds the lock ``.NAME.lock`` beside the folder.
         log: File that everything they print is appended to.
+        commands: Returns the arguments after ``pocket``; each starts when the one before succeeded.
+        is_done: Whether the result is there.
     """
 
     name: str
-    commands: Sequence[Sequence[str]]
+    run: Path
     log: Path
+    commands: Callable[[], Sequence[Sequence[str]]]
+    is_done: Callable[[], bool]
+
+    @property
+    def lock(self) -> FileLock:
+        """Held by the process that works on the job; the folder around the run must exist."""
+        return FileLock(self.run.with_name(f".{self.run.name}.lock"))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run was trained for until now."""
+        manifest = self.run / "manifest.json"
+        return int(read_json(manifest).get("epochs", 0)) if manifest.is_file() else 0
 
 
 class RunningJob:
@@ -60,7 +77,7 @@ class RunningJob:
         self.failure = ""
         self._environment = environment
         self._say = say
-        self._waiting = deque(job.commands)
+        self._waiting = deque(job.commands())
         job.log.parent.mkdir(parents=True, exist_ok=True)
         self._log = job.log.open("ab", buffering=0)
         self._process = self._start()
@@ -112,58 +129,36 @@ class RunningJob:
             job._close()
 
 
-def run_jobs(jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], say: Callable[[str], None]) -> list[Job]:
-    """Run jobs; where this process is interrupted or killed they end too.
-
-    Args:
-        jobs: What to do.
-        environments: Variables of the processes of each job that runs at a time; as many jobs run as there are.
-        say: Called with each command that starts, and how each job ended.
-
-    Returns:
-        Those that failed; the others are done.
-    """
-    waiting = deque(jobs)
-    running: list[RunningJob] = []
-    failed: list[Job] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < len(environments):
-                slot = free_slot(running)
-                running.append(RunningJob(waiting.popleft(), slot, environments[slot], lambda line: say(f"$ {line}")))
-            time.sleep(PAUSE_S)
-            for work in list(running):
-                if work.poll():
-                    continue
-                running.remove(work)
-                say(f"{work.job.name}: {work.failure or 'done'} ({sum(work.seconds.values()):.0f} s)")
-                failed += [work.job] if work.failure else []
-    except BaseException:
-        RunningJob.stop(running)
-        raise
-    return failed
-
-
 def free_slot(running: Sequence[RunningJob]) -> int:
     """Return the lowest number of a place that no job has."""
     taken = {job.slot for job in running}
     return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
 
+def places(at_once: int, settings: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the variables of the processes of each job that runs at a time, on this machine.
+
+    Args:
+        at_once: How many jobs run at a time.
+        settings: Every setting of a run.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return environments(at_once, visible_devices(settings), cores)
+
+
 def environments(jobs: int, devices: Sequence[str], cores: int) -> list[dict[str, str]]:
     """Return the variables of the processes of each job that runs at a time.
 
-    Several jobs get a GPU each in turn, where there are any, and their share of the processor cores.
+    Each job gets one GPU, in turn where there are several jobs, so that none depends on how many run at a time; and
+    several jobs get their share of the processor cores.
 
     Args:
         jobs: How many run at a time.
         devices: Names of the GPUs that may be used.
-        cores: Number of processor cores.
+        cores: Number of processor cores that may be used.
     """
-    if jobs == 1:
-        return [{}]
     shared: dict[str, str] = {}
-    if "OMP_NUM_THREADS" not in os.environ:
+    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         shared["OMP_NUM_THREADS"] = str(max(1, cores // jobs))
     return [
         shared | ({"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}) for slot in range(jobs)

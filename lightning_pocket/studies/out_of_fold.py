@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.locks import FileLock
+from lightning_pocket.reports.tested import read_tested
 from lightning_pocket.storage import write_csv, write_json
 
-from .crossval import CASES, RECORD, Fold, Plan
+from .crossval import CASES, FRESH_LOCK, MEND, RECORD, Fold, Plan
+from .run_settings import check_settings
 
 Row = dict[str, str]
 
@@ -42,9 +46,10 @@ def collect(plan: Plan) -> OutOfFold:
         plan: The cross-validation.
 
     Raises:
-        PocketError: If the folds were not scored alike.
+        PocketError: If the folds were not trained on the same data with the same settings, or not scored alike.
     """
-    done = tuple(number for number in plan.folds if plan.fold(number).is_done(plan.checkpoint))
+    done = tuple(number for number in plan.folds if plan.is_done(number))
+    _check_alike(plan, done)
     rows = [row for number in done for row in _read(plan.fold(number))]
     columns = {tuple(row) for row in rows}
     if len(columns) > 1:
@@ -55,43 +60,71 @@ def collect(plan: Plan) -> OutOfFold:
     return OutOfFold(once, done, _warnings(plan, done, repeated, {row["subject"] for row in once}))
 
 
-def write(plan: Plan, results: OutOfFold, failures: Mapping[int, str], command: Sequence[str]) -> None:
+def write(plan: Plan, results: OutOfFold, failures: Mapping[str, str]) -> None:
     """Write ``cases.csv`` and ``crossval.json``.
 
     Args:
         plan: The cross-validation.
         results: Its results.
-        failures: Why folds failed.
-        command: The arguments of ``pocket``.
+        failures: Why folds failed, by their name.
     """
     if results.rows:
         write_csv(plan.folder / CASES, list(results.rows[0]), results.rows)
     runs = {str(number): _describe(plan.fold(number)) for number in results.done}
     record = {
-        "command": shlex.join(["pocket", *command]),
+        "command": shlex.join(["pocket", *plan.command]),
         "options": list(plan.options),
         "checkpoint": plan.checkpoint,
         "folds": list(plan.folds),
         "cases": len(results.rows),
         "runs": runs,
-        "failed": {str(number): reason for number, reason in sorted(failures.items())},
+        "failed": dict(failures),
         "warnings": results.warnings,
     }
     write_json(plan.folder / RECORD, record | _totals(list(runs.values())))
 
 
-def begin(plan: Plan, command: Sequence[str]) -> None:
+@contextlib.contextmanager
+def begun(plan: Plan) -> Iterator[Plan]:
     """Mark the folder as a cross-validation before any fold is in it, and drop what starts over.
+
+    A process that starts over holds a lock as long as it works. One that is told to start over in the meantime joins
+    it: what the other has trained since its start counts.
 
     Args:
         plan: The cross-validation.
-        command: The arguments of ``pocket``.
+
+    Yields:
+        The plan, with the time since which it starts over.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    if plan.fresh:
-        (plan.folder / CASES).unlink(missing_ok=True)
-    if plan.fresh or not (plan.folder / RECORD).is_file():
-        write(plan, OutOfFold([], (), []), {}, command)
+    lock = FileLock(plan.folder / FRESH_LOCK)
+    first = plan.fresh and lock.acquire()
+    try:
+        if plan.fresh:
+            plan = replace(plan, since=lock.since())
+        if first:
+            (plan.folder / CASES).unlink(missing_ok=True)
+        if first or not (plan.folder / RECORD).is_file():
+            write(plan, OutOfFold([], (), []), {})
+        yield plan
+    finally:
+        lock.release()
+
+
+def _check_alike(plan: Plan, done: Sequence[int]) -> None:
+    """Refuse folds that another process has trained with other settings or on other data in the meantime."""
+    first: dict[Any, int] = {}
+    for number in done:
+        fold = plan.fold(number)
+        check_settings(fold.run, plan.settings_of(number), MEND)
+        first.setdefault(fold.manifest().get("data", {}).get("hash"), number)
+    if len(first) > 1:
+        one, other, *_ = first.values()
+        raise PocketError(
+            f"{plan.folder}: fold {other} was trained on differently prepared data than fold {one}. Start the one with "
+            f"the wrong data over, such as with --fresh --only {other}."
+        )
 
 
 def _read(fold: Fold) -> list[Row]:
@@ -125,7 +158,7 @@ def _describe(fold: Fold) -> dict[str, Any]:
     manifest = fold.manifest()
     keys = ("parameters", "train_seconds", "steps", "git_commit", "hardware", "started_at", "finished_at")
     kept = {key: manifest.get(key) for key in keys}
-    return kept | {"run": fold.run.path.name, "test_seconds": fold.record().get("test_seconds")}
+    return kept | {"run": fold.run.path.name, "test_seconds": read_tested(fold.run.path).get("seconds")}
 
 
 def _totals(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from lightning_pocket.data.original import CachedOriginal
 from lightning_pocket.data.workers import run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference.components import FOREGROUND, keep_largest, remove_islands
-from lightning_pocket.storage import partial_path, read_json, write_json, write_text
+from lightning_pocket.reports.tested import is_tested, read_tested
+from lightning_pocket.storage import partial_path, write_json, write_text
 
 from .crossval import CASES, Fold, fold_checkpoints, read_record
 
@@ -75,7 +76,7 @@ def find_predictions(folder: Path) -> tuple[list[Prediction], list[str]]:
     Raises:
         PocketError: If folds or label maps are missing, the data changed, or the label maps are post-processed.
     """
-    read_record(folder)
+    checkpoint = read_record(folder)["checkpoint"]
     with (folder / CASES).open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if "dice" not in (reader.fieldnames or []):
@@ -84,7 +85,7 @@ def find_predictions(folder: Path) -> tuple[list[Prediction], list[str]]:
     caches: dict[str, Cache] = {}
     predictions = []
     for fold in {fold.number: fold for fold in fold_of.values()}.values():
-        _check_raw(fold)
+        _check_raw(fold, checkpoint)
     for subject, fold in fold_of.items():
         path = fold.manifest()["data"]["cache"]
         if path not in caches:
@@ -93,7 +94,7 @@ def find_predictions(folder: Path) -> tuple[list[Prediction], list[str]]:
         cache = caches[path]
         file_of = fold.cases.parent / "predictions" / f"{subject}.nii.gz"
         if not file_of.is_file():
-            raise PocketError(f"{file_of}: no such file. Predict it: {_again(fold)}")
+            raise PocketError(f"{file_of}: no such file. Predict it: {_again(fold, checkpoint)}")
         values = tuple(cache.preprocessing["label_values"])
         predictions.append(Prediction(cache.case(subject), file_of, values, cache.ignore_index))
     return predictions, next(iter(caches.values())).classes
@@ -149,23 +150,26 @@ def store(folder: Path, steps: Sequence[Step], cases: int) -> None:
     write_json(folder / RECORD, {"largest_component": chosen, "cases": cases, "steps": tried})
 
 
-def _check_raw(fold: Fold) -> None:
-    """Make sure that the label maps of a fold are what the network predicted and nothing else."""
-    file = fold.cases.parent / "predictions.json"
-    if not file.is_file():
-        raise PocketError(f"{file}: no label maps of this fold. Post-processing needs them: {_again(fold)}")
-    done = read_json(file).get("largest_component")
+def _check_raw(fold: Fold, checkpoint: str) -> None:
+    """Make sure that the label maps of a fold are what the tested network predicted and nothing else."""
+    tested, again = read_tested(fold.run.path), _again(fold, checkpoint)
+    done = tested.get("largest_component", False)
+    task = {"init_args": {"largest_component": done}}
+    if not (tested.get("label_maps") and is_tested(fold.run.path, checkpoint, {"model": task})):
+        raise PocketError(
+            f"{fold.cases.parent}: no label maps of this fold from its {checkpoint} checkpoint. Post-processing needs "
+            f"them: {again}"
+        )
     if done:
         raise PocketError(
-            f"{file.parent / 'predictions'}: is post-processed already (largest_component: {done}). Predict again "
-            f"without it: {_again(fold)}"
+            f"{fold.cases.parent / 'predictions'}: is post-processed already (largest_component: {done}). Predict "
+            f"again without it: {again}"
         )
 
 
-def _again(fold: Fold) -> str:
-    name = fold.record().get("checkpoint", "last")
+def _again(fold: Fold, checkpoint: str) -> str:
     return (
-        f"pocket test --run_dir={fold.run.path} --ckpt_path={name} --config=prediction_files "
+        f"pocket test --run_dir={fold.run.path} --ckpt_path={checkpoint} --config=prediction_files "
         "--model.init_args.largest_component=false"
     )
 

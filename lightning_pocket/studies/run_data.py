@@ -24,6 +24,8 @@ def load_data(run: Path) -> LightningDataModule:
         PocketError: If the folder holds no run, its data cannot be opened, or the data changed since the training.
     """
     folder = RunFolder(run)
+    if (run / "crossval.json").is_file():
+        raise PocketError(f"{run}: is a cross-validation. Name one of its folds, such as {run / 'fold_0'}.")
     if not folder.config.is_file():
         raise PocketError(
             f"{run}: no run here (no {folder.config.name}). Train first with `pocket fit --run_dir {run}`."

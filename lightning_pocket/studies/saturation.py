@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import Option, Run, find_config, program
+from lightning_pocket.launch import Option, Run, find_config
+from lightning_pocket.reports.job_progress import JobProgress
 from lightning_pocket.reports.saturation_page import read_point, write_saturation
+from lightning_pocket.reports.tested import is_tested
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.storage import read_json, write_json
 
-from .jobs import Job, environments, run_jobs, visible_devices
+from .jobs import Job, places
+from .run_settings import check_data, check_settings, resolve_settings, with_options
+from .shared_jobs import SharedJobs
 
 #: Shares of the training cases in PocketNet's figure 5, in percent.
 FRACTIONS = (1.5, 3.0, 5.0, 10.0, 25.0, 50.0, 100.0)
@@ -35,7 +36,8 @@ class Saturation:
 
     Every run is ``pocket fit`` with the given options, without augmentation, followed by ``pocket test``. The shares
     are nested, and validation and test cases are the same in all runs. An epoch has as many steps as with all training
-    cases, so that every run trains equally long.
+    cases, so that every run trains equally long. Several processes may work on the same study: each run is made by one
+    of them.
 
     Args:
         folder: Holds the runs, their logs and the results.
@@ -43,6 +45,7 @@ class Saturation:
         percents: Shares of the training cases.
         presets: Config on top of the options, one per network.
         at_once: Most runs at a time.
+        checkpoint: ``last`` or ``best``, which is tested.
         metric: What is drawn; None takes the Dice, or the AUC of classifiers.
 
     Raises:
@@ -54,6 +57,7 @@ class Saturation:
     percents: tuple[float, ...] = FRACTIONS
     presets: tuple[str, ...] = ("full", "pocket")
     at_once: int = 1
+    checkpoint: str = "last"
     metric: str | None = None
 
     def __post_init__(self) -> None:
@@ -78,32 +82,43 @@ class Saturation:
             The page with the results.
 
         Raises:
-            PocketError: If the folder holds a study with other options, a run failed, or the results cannot be drawn.
+            PocketError: If the folder holds a study with other options or runs with other settings or of other data,
+                a run failed, or the results cannot be drawn.
         """
-        runs = {(preset, percent): self.path(preset, percent) for preset in self.presets for percent in self.percents}
-        missing = {key: run for key, run in runs.items() if not _is_done(run)}
-        for key in sorted(runs.keys() - missing.keys()):
-            _say(f"{runs[key].name}: already trained and tested")
         saved = self._saved()
-        settings = self._settings() if missing else {}
-        length = epoch_length(settings) if saved is None else saved
+        resolved = {preset: resolve_settings(self.commands(preset, 100.0, {})[0][1:]) for preset in self.presets}
+        first = resolved[self.presets[0]]
+        length = epoch_length(first) if saved is None else saved
+        jobs = {}
+        for preset, percent in product(self.presets, self.percents):
+            settings = with_options(resolved[preset], self._options(percent, length))
+            jobs[preset, percent] = self._job(preset, percent, length, settings)
         if saved is None:
             write_json(self._record, {"options": list(self.options), "length": length})
-        jobs = [
-            Job(run.name, self.commands(preset, percent, length), self.folder / "logs" / f"{run.name}.log")
-            for (preset, percent), run in missing.items()
-        ]
-        places = environments(self.at_once, visible_devices(settings), os.cpu_count() or 1)
-        run_jobs(jobs, places, _say)
-        done = [(preset, percent, run) for (preset, percent), run in runs.items() if _is_done(run)]
+        epochs = first["trainer"].get("max_epochs") or 0
+        with JobProgress([job.name for job in jobs.values()], epochs if epochs > 0 else None) as progress:
+            failures = SharedJobs(list(jobs.values()), places(min(self.at_once, len(jobs)), first), progress).run()
+        done = [(preset, percent, job.run) for (preset, percent), job in jobs.items() if job.name not in failures]
         page = self._report(done, length) if done else None
-        if page is None or len(done) < len(runs):
-            failed = [run.name for run in runs.values() if not _is_done(run)]
+        if page is None or failures:
             raise PocketError(
-                f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}); the reasons are above and in the "
+                f"{len(failures)} of {len(jobs)} runs failed ({', '.join(failures)}); the reasons are above and in the "
                 "logs. The same command does what is missing."
             )
         return page
+
+    def _job(self, preset: str, percent: float, length: dict[str, int], settings: dict[str, Any]) -> Job:
+        """Return the work on a run, after making sure that what is there of it belongs to the study."""
+        run = RunFolder(self.path(preset, percent))
+        check_settings(run, settings, f"Give the same settings, name another folder, or delete {run.path}.")
+        check_data(run, settings)
+        return Job(
+            run.path.name,
+            run.path,
+            self.folder / "logs" / f"{run.path.name}.log",
+            lambda: self.commands(preset, percent, length),
+            lambda: run.finished and is_tested(run.path, self.checkpoint, settings),
+        )
 
     def path(self, preset: str, percent: float) -> Path:
         """Return the folder of a run."""
@@ -118,11 +133,14 @@ class Saturation:
             percent: Share of the training cases.
             length: Setting of the data that fixes the length of an epoch, if there is one.
         """
-        run = self.path(preset, percent)
-        options: dict[str, Option] = {f"data.init_args.{key}": value for key, value in length.items()}
-        options |= {_SPLIT: round(percent / 100, 10), "run_dir": str(run)}
-        fit = Run(("no_augmentation", preset), options).argv()
-        return [["fit", *self.options, *fit[1:]], ["test", f"--run_dir={run}"]]
+        run = f"--run_dir={self.path(preset, percent)}"
+        fit = Run(("no_augmentation", preset), self._options(percent, length)).argv()
+        return [["fit", *self.options, *fit[1:], run], ["test", run, f"--ckpt_path={self.checkpoint}"]]
+
+    def _options(self, percent: float, length: dict[str, int]) -> dict[str, Option]:
+        """Return what tells the settings of a run from those of the network on all training cases."""
+        own: dict[str, Option] = {f"data.init_args.{key}": value for key, value in length.items()}
+        return own | {_SPLIT: round(percent / 100, 10)}
 
     @property
     def _record(self) -> Path:
@@ -143,19 +161,9 @@ class Saturation:
             raise PocketError(f"--output {self.folder}: is not empty and holds no study. Name a new folder.")
         return None
 
-    def _settings(self) -> dict[str, Any]:
-        """Return all settings of a run on all training cases, as ``pocket fit`` understands them."""
-        arguments = [*self.commands(self.presets[0], 100.0, {})[0], "--print_config"]
-        result = subprocess.run([*program(), *arguments], check=False, capture_output=True, text=True)
-        if result.returncode:
-            lines = [line for line in result.stderr.splitlines() if line.strip()] or ["it printed no reason"]
-            raise PocketError(f"options of `pocket fit`: {lines[-1]}")
-        settings: dict[str, Any] = yaml.safe_load(result.stdout)
-        return settings
-
     def _report(self, done: Sequence[tuple[str, float, Path]], length: dict[str, int]) -> Path:
         points = [read_point(Path(preset).stem, percent, run) for preset, percent, run in done]
-        return write_saturation(self.folder, points, self.metric, _notes(length), [self.shown])
+        return write_saturation(self.folder, points, self.metric, _notes(length, self.checkpoint), [self.shown])
 
     @property
     def shown(self) -> str:
@@ -163,6 +171,7 @@ class Saturation:
         fractions = ",".join(f"{percent:g}" for percent in self.percents)
         own = [f"--output={self.folder}", f"--fractions={fractions}", f"--presets={','.join(self.presets)}"]
         own += [f"--jobs={self.at_once}"] if self.at_once > 1 else []
+        own += [f"--checkpoint={self.checkpoint}"] if self.checkpoint != "last" else []
         own += [f"--metric={self.metric}"] if self.metric else []
         return shlex.join(["pocket", "saturation", *own, *self.options])
 
@@ -174,7 +183,7 @@ def epoch_length(settings: dict[str, Any]) -> dict[str, int]:
         settings: All settings of a run on all training cases.
 
     Returns:
-        Nothing where the data module has no such setting: then epochs grow with the cases.
+        Nothing where a data module of your own has no such setting: then epochs grow with the cases.
 
     Raises:
         PocketError: If the data cannot be opened, or its queue makes epochs of its own length.
@@ -203,19 +212,12 @@ def _check_presets(presets: Sequence[str]) -> None:
         raise PocketError(f"--presets {','.join(presets)}: two have the same name. Rename one of the files.")
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 (a study talks to people)
-
-
-def _is_done(run: Path) -> bool:
-    return RunFolder(run).finished and (run / "test" / "cases.csv").is_file()
-
-
-def _notes(length: dict[str, int]) -> list[str]:
+def _notes(length: dict[str, int], checkpoint: str) -> list[str]:
     sizes = " and ".join(f"{key} {value}" for key, value in length.items())
     steps = (
         f"Every run has epochs of the same length ({sizes}), however few cases it trains on."
         if length
         else "An epoch is as long as there are training cases: runs on few cases take fewer steps."
     )
-    return [f"Trained without augmentation. {steps} Validation and test cases are the same in all runs."]
+    tested = f"Validation and test cases are the same in all runs; the {checkpoint} checkpoints were tested."
+    return [f"Trained without augmentation. {steps} {tested}"]

@@ -179,6 +179,8 @@ def _fields(content: Any, kind: type[_T], where: str) -> dict[str, Any]:
         if not isinstance(value, expected) or isinstance(value, bool):
             names = " or ".join(part.__name__ for part in expected)
             raise PocketError(f"{where}: {key} is {value!r}, expected {names}.")
+        if isinstance(value, list) and known[key].type == "list[str]" and not all(isinstance(x, str) for x in value):
+            raise PocketError(f"{where}: {key} is {value!r}, expected a list of names.")
     missing = [
         entry.name
         for entry in known.values()

@@ -102,6 +102,8 @@ class TableReport:
         if comparisons:
             tables.append(statistics_table(comparisons, confidence))
             print_table(tables[-1].header, tables[-1].rows, title=f"\n{tables[-1].title}")
+        for problem in problems:
+            print(f"not compared: {problem}")  # noqa: T201 (beside the tables)
         for ending in (".md", ".tex"):
             write_tables(folder / f"table{ending}", tables)
         write_csv(folder / "table.csv", _COLUMNS, self._records(comparisons))

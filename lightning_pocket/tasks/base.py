@@ -43,7 +43,7 @@ class BaseTask(LightningModule):
         size_key: What a user changes so that the images fit the network.
     """
 
-    score: ClassVar[str]
+    score: ClassVar[str] = ""
     size_key: ClassVar[str] = "data.init_args.patch_size"
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)

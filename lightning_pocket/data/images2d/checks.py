@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lightning_pocket.data.checks import NO_CASE, Fault, unlisted_faults
+from lightning_pocket.data.folds import Assignment
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
 
@@ -77,7 +78,7 @@ def select(layout: ImageLayout, skip_missing: bool) -> tuple[list[ImageCase], li
     cases = layout.image_cases()
     exists = {file: file.is_file() for file in dict.fromkeys(case.file for case in cases)}
     present = [case for case in cases if exists[case.file]]
-    faults = _name_faults(cases) + _group_faults(cases)
+    faults = _name_faults(cases)
     missing = [case.file for case in cases if not exists[case.file]]
     if missing:
         finding = _listed(f"{len(missing):,} of {len(cases):,} image files are missing", missing)
@@ -93,56 +94,47 @@ def select(layout: ImageLayout, skip_missing: bool) -> tuple[list[ImageCase], li
     return present, unlisted_faults(layout.unlisted(), faults)
 
 
-def copy_faults(cases: Sequence[ImageCase], inspections: Sequence[ImageInspection]) -> list[Fault]:
-    """Return warnings of images with the same pixels that are in several splits or of several classes.
+def copy_faults(
+    cases: Sequence[ImageCase], inspections: Sequence[ImageInspection], assignments: Iterable[Assignment]
+) -> list[Fault]:
+    """Return warnings of images with the same pixels that are in several folds or splits, or of several classes.
 
     Args:
         cases: The images.
         inspections: What was found in each.
+        assignments: Fold and split of each.
     """
-    copies: dict[str, list[ImageCase]] = {}
-    for case, found in zip(cases, inspections, strict=True):
+    copies: dict[str, list[tuple[ImageCase, str]]] = {}
+    for case, found, assignment in zip(cases, inspections, assignments, strict=True):
         if found.digest is not None:
-            copies.setdefault(found.digest, []).append(case)
+            copies.setdefault(found.digest, []).append((case, assignment.place))
     repeated = [same for same in copies.values() if len(same) > 1]
     faults = []
+    keep = "keep one copy of each, or give the copies one fold or split"
+    apart = [same for same in repeated if len({place for _, place in same}) > 1]
+    mixed = [same for same in repeated if len({case.class_name for case, _ in same}) > 1]
     for what, remedy, parted in (
-        ("are in several splits", "keep one copy of each", [s for s in repeated if len({c.split for c in s}) > 1]),
-        ("are of several classes", "check the labels", [s for s in repeated if len({c.class_name for c in s}) > 1]),
+        ("are in several folds or splits", keep, apart),
+        ("are of several classes", "check the labels", mixed),
     ):
         if parted:
-            shown = " and ".join(case.subject for case in parted[0][:3])
+            shown = " and ".join(case.subject for case, _ in parted[0][:3])
             noun = "image" if len(parted) == 1 else "images"
             finding = f"copies of {len(parted):,} {noun} {what}, such as {shown}"
-            faults.append(Fault(NO_CASE, str(parted[0][0].file), finding, remedy, "warning"))
+            faults.append(Fault(NO_CASE, str(parted[0][0][0].file), finding, remedy, "warning"))
     return faults
 
 
 def _name_faults(cases: Sequence[ImageCase]) -> list[Fault]:
     counts = Counter(case.subject for case in cases)
-    first = {case.subject: case for case in reversed(cases)}
     faults = []
-    for subject, count in counts.items():
-        if count > 1:
-            splits = ", ".join(sorted({str(case.split) for case in cases if case.subject == subject and case.split}))
-            finding = f"listed {count} times" + (f" (in {splits})" if splits else "")
-            faults.append(Fault(subject, str(first[subject].file), finding, "list each image once, by its own name"))
-    return faults
-
-
-def _group_faults(cases: Sequence[ImageCase]) -> list[Fault]:
-    """Return the groups (patients) that are in several splits: their test images would not be new."""
-    splits: dict[str, dict[str, ImageCase]] = {}
-    for case in cases:
-        if case.group and case.split:
-            splits.setdefault(case.group, {}).setdefault(case.split, case)
-    faults = []
-    for group, parts in splits.items():
-        if len(parts) > 1:
-            case = next(iter(parts.values()))
-            finding = f"'{group}' has images in {' and '.join(parts)}"
-            remedy = "move all images of a patient or group to one split"
-            faults.append(Fault(case.subject, str(case.file), finding, remedy))
+    for subject in (name for name, count in counts.items() if count > 1):
+        same = [case for case in cases if case.subject == subject]
+        splits = ", ".join(sorted({case.split for case in same if case.split}))
+        finding = f"listed {len(same)} times" + (f" (in {splits})" if splits else "")
+        other = next((f", also for {c.file.parent.name}/{c.file.name}" for c in same if c.file != same[0].file), "")
+        remedy = "give each image a name of its own, and list it once"
+        faults.append(Fault(subject, str(same[0].file), finding + other, remedy))
     return faults
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from lightning_pocket.data.cache import is_dataset
 from lightning_pocket.data.checks import Fault
 from lightning_pocket.data.folds import Assignment, assign, write_folds
+from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
-from lightning_pocket.data.prepare import Progress
+from lightning_pocket.data.prepare import LOCK, Progress
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, to_json, write_csv, write_json
@@ -25,9 +26,10 @@ from .changes import changes
 from .checks import ImageInspection
 from .chunks import CHUNK, ChunkTask, prepare_chunk, source_records
 from .preprocess import ImagePreprocessing
+from .read import unpack
 
 _FILES = ("dataset.json", "folds.csv", "targets.csv", "images.npy")
-_CHUNKS = "chunks"  # folder that notes what is finished while a cache is written
+_CHUNKS = "chunks"  # folder for what is needed only while a cache is written: notes of what is finished, raw arrays
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ def assign_image_folds(
         seed: Seed of the folds to make.
 
     Raises:
-        PocketError: If the file does not fit the images, or there are too few of them.
+        PocketError: If the file does not fit the images, there are too few of them, or a group comes apart.
     """
-    given = {case.subject: Assignment(case.fold, case.split, case.group) for case in cases}
+    given = {case.subject: case.assignment for case in cases}
     return assign(given, file, num_folds, seed, {case.subject: case.class_name for case in cases})
 
 
@@ -114,7 +116,7 @@ def refuse_foreign(output: Path) -> None:
     if not output.exists():
         return
     foreign = not output.is_dir() or any(
-        p.name not in {*_FILES, _CHUNKS} and p.suffix != ".partial" for p in output.iterdir()
+        p.name not in {*_FILES, _CHUNKS, LOCK} and p.suffix != ".partial" for p in output.iterdir()
     )
     file = output / "dataset.json"
     data = read_json(file) if not foreign and file.is_file() else None
@@ -144,10 +146,14 @@ def write_images(
         What was found in each image. Call :func:`finish` if there is no error, and :func:`discard` otherwise.
 
     Raises:
-        PocketError: If the disk has too little space.
+        PocketError: If the disk has too little space, or a file of many images is damaged.
     """
     array = _open_array(preparation, output)
-    cases = preparation.cases
+    try:
+        cases = unpack(preparation.cases, output / _CHUNKS)
+    except ImageError:
+        discard(output)
+        raise
     tasks = [
         ChunkTask(tuple(cases[first : first + CHUNK]), first, array, preparation.preprocessing, output / _CHUNKS)
         for first in range(0, len(cases), CHUNK)
@@ -161,8 +167,6 @@ def discard(output: Path) -> None:
     """Delete what :func:`write_images` wrote."""
     _partial(output).unlink(missing_ok=True)
     shutil.rmtree(output / _CHUNKS, ignore_errors=True)
-    if output.is_dir() and not any(output.iterdir()):
-        output.rmdir()
 
 
 def finish(preparation: ImagePreparation, output: Path) -> dict[str, Any]:
@@ -237,7 +241,6 @@ def _open_array(preparation: ImagePreparation, output: Path) -> Path:
         return partial
     discard(output)
     remove_partials(output)
-    output.mkdir(parents=True, exist_ok=True)
     needed = 4 * int(np.prod(preparation.shape))
     free = shutil.disk_usage(output).free
     if needed > free:

@@ -6,11 +6,12 @@ palettes, CMYK and the like become RGB. Pillow keeps 16 bits of grey images, but
 
 from __future__ import annotations
 
+import shutil
 import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,12 @@ import numpy as np
 
 from lightning_pocket.data.integrity import FINITE_VALUES, INTACT_COPY, ImageError
 from lightning_pocket.data.layouts.images import ImageCase
+from lightning_pocket.errors import PocketError
 
 if TYPE_CHECKING:  # Pillow is imported when the first image is read
     from PIL.Image import Image
 
+_BLOCK = 2**20  # bytes unpacked at a time
 _ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 
 
@@ -42,12 +45,16 @@ def read_picture(case: ImageCase) -> Picture:
     """Read the image of a case.
 
     Args:
-        case: Names the file, and the row in it where the file holds many images.
+        case: Names the file; where that holds many images, :func:`unpack` has prepared the case.
 
     Raises:
         ImageError: If the image cannot be read, or has pixels that are NaN or infinite.
     """
-    picture = _read_member(case.file, *case.member) if case.member else read_file(case.file)
+    if case.member is not None and case.unpacked is not None:
+        pixels = np.array(np.load(case.unpacked, mmap_mode="r", allow_pickle=False)[case.member[1]])
+        picture = Picture(pixels, int(np.iinfo(pixels.dtype).max))
+    else:
+        picture = read_file(case.file)
     bad = picture.pixels.size - int(np.isfinite(picture.pixels).sum())
     if bad:
         raise ImageError(case.file, f"NaN or infinite pixels: {bad:,}", FINITE_VALUES)
@@ -101,16 +108,40 @@ def _decode(file: Image) -> Picture:
     return Picture(np.array(image), 255)
 
 
-def _read_member(path: Path, name: str, row: int) -> Picture:
+def unpack(cases: Sequence[ImageCase], folder: Path) -> list[ImageCase]:
+    """Unpack the arrays that hold many images each, so that processes read rows of them without loading them whole.
+
+    Args:
+        cases: Images; those in files of their own pass through.
+        folder: Where the arrays are written; it is made where one is.
+
+    Returns:
+        The images, each with the array that holds it.
+
+    Raises:
+        ImageError: If a file is damaged.
+        PocketError: If an array cannot be written.
+    """
+    arrays: dict[tuple[Path, str], Path] = {}
+    found = []
+    for case in cases:
+        if case.member is not None:
+            key = (case.file, case.member[0])
+            if key not in arrays:
+                arrays[key] = _unpack(*key, folder / f"{len(arrays)}.npy")
+            case = replace(case, unpacked=arrays[key])
+        found.append(case)
+    return found
+
+
+def _unpack(path: Path, name: str, target: Path) -> Path:
     try:
-        pixels = _load(path, name)[row]
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path) as content, content.open(f"{name}.npy") as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, _BLOCK)  # each array in the file is a whole .npy file
+        np.load(target, mmap_mode="r", allow_pickle=False)
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ImageError(path, f"truncated or damaged ({error})", INTACT_COPY) from error
-    return Picture(pixels, int(np.iinfo(pixels.dtype).max))
-
-
-@lru_cache(maxsize=1)  # cases come in the order of their arrays, and one array may be large
-def _load(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as content:
-        array: np.ndarray = content[name]
-        return array
+    except OSError as error:
+        raise PocketError(f"{target}: {name} of {path} cannot be unpacked ({error.strerror}); make space.") from error
+    return target

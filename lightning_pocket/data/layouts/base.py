@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from lightning_pocket.data.folds import Assignment
 from lightning_pocket.errors import PocketError
 
 IGNORE = "ignore"  # the class of voxels that do not count
@@ -34,6 +35,11 @@ class Case:
     fold: int | None = None
     split: str | None = None
     group: str | None = None
+
+    @property
+    def assignment(self) -> Assignment:
+        """Where the data set puts the case."""
+        return Assignment(self.fold, self.split, self.group)
 
 
 class Layout(ABC):
@@ -97,6 +103,11 @@ def folders_of(root: Path, pattern: str) -> list[Path]:
         return []
     below = (path for path in sorted(root.iterdir()) if path.is_dir())
     return fitting(root) or [path for folder in below for path in fitting(folder)]
+
+
+def is_hidden(path: Path, root: Path) -> bool:
+    """Tell whether a file or folder below ``root`` is hidden, or lies in a hidden folder."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def image_files(folder: Path, ending: str | tuple[str, ...]) -> list[Path]:

@@ -67,14 +67,15 @@ class Covidx(ImageLayout):
                     f"{file}, line {number}: has {len(fields)} fields ('{line.strip()}'), expected {_FIELDS}: patient, "
                     "file, class and source. Mend the line or take it out."
                 )
-            patient, name, class_name, _ = fields
+            patient, name, class_name, source = fields
             if class_name not in self.class_names:
                 raise PocketError(
                     f"{file}, line {number}: the class is '{class_name}', expected {' or '.join(self.class_names)}. "
                     "It is the last field but one of 'patient file class source'."
                 )
             image = self.root / split / name
-            yield ImageCase(name, (image,), None, split=split, group=patient.strip(), class_name=class_name)
+            group = f"{patient.strip()} ({source})"  # sources number their patients alike
+            yield ImageCase(name, (image,), None, split=split, group=group, class_name=class_name)
 
 
 def _has_lists(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from .base import is_hidden
 from .images import ImageCase, ImageLayout, is_image_file
 
 #: Folders above the classes, and the split they stand for.
@@ -30,7 +31,7 @@ class ImageFolders(ImageLayout):
             for split, parent in _parents(root)
             for folder in _folders(parent)
             for file in sorted(folder.rglob("*"))
-            if is_image_file(file)
+            if is_image_file(file) and not is_hidden(file, root)
         ]
         self.class_names = sorted({case.class_name for case in self._cases})
 
@@ -50,6 +51,12 @@ class ImageFolders(ImageLayout):
     @override
     def image_cases(self) -> list[ImageCase]:
         return list(self._cases)
+
+    @override
+    def unlisted(self) -> list[Path]:
+        listed = {case.file for case in self._cases}
+        files = (file for file in sorted(self.root.rglob("*")) if file not in listed and is_image_file(file))
+        return [file for file in files if not is_hidden(file, self.root)]
 
 
 def _parents(root: Path) -> list[tuple[str | None, Path]]:

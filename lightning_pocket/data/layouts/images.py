@@ -24,10 +24,12 @@ class ImageCase(Case):
     Args:
         class_name: Name of its class.
         member: Name of an array in the file and row of the image in it, where one ``.npz`` file holds many images.
+        unpacked: ``.npy`` file with that array, where it was unpacked.
     """
 
     class_name: str = ""
     member: tuple[str, int] | None = None
+    unpacked: Path | None = None
 
     @property
     def file(self) -> Path:

@@ -11,21 +11,21 @@ from typing_extensions import override
 
 from lightning_pocket.data.folds import IMAGE_SUFFIXES
 
-from .base import Case, Layout, image_files
+from .base import Case, Layout, image_files, is_hidden
 
 _FILE = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 _TEST = "test-volume-"  # the images of the challenge, whose labels were never published
 
 
 class LiTS(Layout):
-    """``volume-N.nii`` and ``segmentation-N.nii`` in one folder, or spread over its subfolders.
+    """``volume-N.nii`` and ``segmentation-N.nii`` in one folder, or spread over the folders below it.
 
     PocketNet merges the tumour into the liver (Celaya et al., IEEE TMI 2023, section II-B), and so does this layout
     unless the user names the classes.
     """
 
     name = "lits"
-    expects = "volume-0.nii, segmentation-0.nii, volume-1.nii and so on (or .nii.gz), here or one folder below"
+    expects = "volume-0.nii, segmentation-0.nii, volume-1.nii and so on (or .nii.gz), here or in folders below"
     merge = {0: "background", 1: "liver", 2: "liver"}  # noqa: RUF012 (never changed)
 
     def __init__(self, root: Path) -> None:
@@ -36,7 +36,9 @@ class LiTS(Layout):
     @classmethod
     @override
     def matches(cls, root: Path) -> bool:
-        return any(_FILE.fullmatch(path.name) for path in _files(root))
+        # A folder that holds several data sets, one of them this one, is not one itself.
+        near = (path for pattern in ("*", "*/*") for path in root.glob(pattern)) if root.is_dir() else ()
+        return any(_FILE.fullmatch(path.name) for path in near)
 
     @override
     def cases(self) -> list[Case]:
@@ -63,5 +65,5 @@ class LiTS(Layout):
 
 
 def _files(root: Path) -> list[Path]:
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    folders = [root, *(path for path in sorted(root.rglob("*/")) if not is_hidden(path, root))]
     return [path for folder in folders for path in image_files(folder, IMAGE_SUFFIXES)]

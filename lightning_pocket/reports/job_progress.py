@@ -1,4 +1,4 @@
-"""How far the folds of a cross-validation are: bars on a terminal, lines of what begins and ends everywhere."""
+"""How far the jobs of a study are: bars on a terminal, lines of what begins and ends everywhere."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from rich.text import Text
 _STATES = {"fit": "training", "test": "testing"}
 
 
-class FoldProgress:
-    """Shows what happens to each fold; to be used in a ``with`` statement.
+class JobProgress:
+    """Shows what happens to each job; to be used in a ``with`` statement.
 
     Args:
-        folds: Numbers of the folds.
+        names: Names of the jobs, such as ``fold 0``.
         epochs: Epochs of each training; None where they are not known beforehand.
     """
 
-    def __init__(self, folds: Sequence[int], epochs: int | None) -> None:
-        self._folds = folds
+    def __init__(self, names: Sequence[str], epochs: int | None) -> None:
+        self._names = names
         self._epochs = epochs
         self._bars: Progress | None = None
-        self._tasks: dict[int, TaskID] = {}
+        self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> FoldProgress:
+    def __enter__(self) -> JobProgress:
         if sys.stderr.isatty():
             columns = (
-                TextColumn("fold {task.fields[fold]} {task.description}"),
+                TextColumn("{task.fields[job]} {task.description}"),
                 BarColumn(),
                 TextColumn("epoch {task.completed:.0f} of {task.total}"),
                 TimeRemainingColumn(),
             )
             self._bars = Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
             self._bars.start()
-            for fold in self._folds:
-                self._tasks[fold] = self._bars.add_task("waiting", total=self._epochs, start=False, fold=fold)
+            for name in self._names:
+                self._tasks[name] = self._bars.add_task("waiting", total=self._epochs, start=False, job=name)
         return self
 
     def __exit__(
@@ -52,25 +52,25 @@ class FoldProgress:
         """Whether there are bars, which want to know the epoch again and again."""
         return self._bars is not None
 
-    def say(self, fold: int, text: str) -> None:
-        """Print a line about a fold, in one piece so that a command in it can be copied."""
-        line = f"fold {fold}: {text}"
+    def say(self, name: str, text: str) -> None:
+        """Print a line about a job, in one piece so that a command in it can be copied."""
+        line = f"{name}: {text}"
         if self._bars is not None and sys.stdout.isatty():
             self._bars.console.print(Text(line), soft_wrap=True)  # above the bars
         else:
             print(line, flush=True)  # noqa: T201 (this module shows progress)
 
-    def show(self, fold: int, state: str, epoch: int | None) -> None:
-        """Show on a terminal what a fold does.
+    def show(self, name: str, state: str, epoch: int | None) -> None:
+        """Show on a terminal what a job does.
 
         Args:
-            fold: Number of the fold.
+            name: Name of the job.
             state: ``fit``, ``test``, or words.
             epoch: Epochs that are done; None leaves them as they are.
         """
         if self._bars is None:
             return
-        task = self._tasks[fold]
+        task = self._tasks[name]
         if epoch:
             self._bars.start_task(task)
         self._bars.update(task, description=_STATES.get(state, state), completed=epoch)
