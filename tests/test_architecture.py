@@ -23,6 +23,19 @@ ALLOWED: dict[str, set[str]] = {
     "callbacks": {"reports", "speed"},
     "reports": {"metrics"},
     "profiling": set(),
+    "machine": set(),
+    "costs": {
+        "commands.train",
+        "launch",
+        "losses",
+        "networks",
+        "profiling",
+        "reports",
+        "run_folder",
+        "speed",
+        "studies",
+        "tasks",
+    },
     "studies": {"data", "inference", "launch", "locks", "metrics", "networks.base", "reports", "run_folder", "tasks"},
 }
 #: Only loading a checkpoint must know every network and loss: the classes that may be rebuilt are those imported.
