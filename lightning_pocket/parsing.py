@@ -23,6 +23,8 @@ _REJECTED = re.compile(
     r"class_path '([\w.]+)'(?!.*class_path ')[^\n]*\n\s*Option '([\w.]+)' is not accepted", re.DOTALL
 )
 _GIVEN = re.compile(r"(?:Given value|Got value): (?!Namespace|NestedArg)(.{1,60})$", re.MULTILINE)
+_LIST = re.compile(r"Expected (?:an? )?<class 'list'>(?:\. Got value: .*)?")
+_NUMBERS = re.compile(r"[-+.\de]+(?:,\s*[-+.\de]+)*")
 _MAX_REASONS = 3
 
 
@@ -64,9 +66,17 @@ def _condense(message: str, options: list[str]) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
     reasons = list(dict.fromkeys(line[:300] for line in lines if not _CLUTTER.match(line))) or lines
     given = _GIVEN.findall(message)
+    reasons = [_LIST.sub(_list_wanted(given), reason) for reason in reasons]
     found = f"; found {given[-1]}" if given and not any("Got value" in reason for reason in reasons) else ""
     key = ".".join(_KEY.findall(message))
     return f"{key}: {'; '.join(reasons[:_MAX_REASONS])}{found}".removeprefix(": ")
+
+
+def _list_wanted(given: list[str]) -> str:
+    """Say how to write a list, with the value at hand where it is a number."""
+    if given and _NUMBERS.fullmatch(given[-1]):
+        return f"expected a list such as [{given[-1]}]"
+    return "expected a list, in brackets and separated by commas"
 
 
 def _parameters(class_path: str) -> list[str]:

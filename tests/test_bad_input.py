@@ -29,6 +29,7 @@ def nothing_written(tmp_path):
         ("--data.init_args.batch_size=0", "batch_size: expected at least 1, got 0"),
         ("--trainer.devices=0", "trainer: "),
         ("--model.init_args.loss.init_args.class_weights=[1,2]", "found 2 weights for 3 classes"),
+        ("--data.init_args.patch_size=8", "data.patch_size: expected a list such as [8]; found 8"),
         ("--data.init_args.patch_size=[8,16]", "expected three positive numbers of voxels"),
         ("--data.init_args.patch_size=[9,16,16]", "The next that fits is [12, 16, 16]"),
         ("--data.init_args.sampler.init_args.probability=2", "from 0 to 1, got 2"),

@@ -191,10 +191,11 @@ def test_table_with_dicom_and_faulty_rows(tmp_path: Path, capsys: pytest.Capture
     file.write_text("subject,CT,label\na,scan,\nb,,mask.nii.gz\nc/d,scan,mask.nii.gz\n")
     status, lines = check(capsys, file)
     assert status == 1
-    assert [" ".join(line.split()[:1]) for line in lines[1:-1]] == ["c/d", "a", "b"]
+    assert [" ".join(line.split()[:1]) for line in lines[1:-1]] == ["c/d", "a", "b", "a"]
     assert "the name cannot name a folder" in lines[1]
     assert "no label is named" in lines[2]
     assert "no image is named" in lines[3]
+    assert "warning: copies of one image: a, c/d" in lines[4]
 
 
 def test_classes_replace_the_declared_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,3 +75,21 @@ def test_a_run_is_its_arguments():
         "--x=null",
         "--y=[1, 2]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("formulas --depths 3", "formulas: error: depths: expected a list such as [3]; found 3\n"),
+        ("formulas --depths 3,4", "depths: expected a list such as [3,4]; found 3,4\n"),
+        ("formulas --depths few", "depths: expected a list, in brackets and separated by commas; found few\n"),
+        ("prepare x --output y --window 3", "window: expected a list such as [3]; found 3\n"),
+        ("prepare x --output y --spacing 1.5", "; expected a list such as [1.5]; found 1.5\n"),
+    ],
+)
+def test_an_option_that_takes_a_list_says_how_to_write_one(command, expected, capsys):
+    with pytest.raises(SystemExit):
+        main(command.split())
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "<class" not in said

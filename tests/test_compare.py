@@ -11,7 +11,9 @@ import scipy.stats
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports import comparison
+from lightning_pocket.reports.case_table import print_cases
 from lightning_pocket.reports.collect import RunResult, read_run, read_runs
+from lightning_pocket.reports.fold_summary import print_folds
 from lightning_pocket.reports.table_files import Table
 from lightning_pocket.reports.tested import record_test, state_of
 from lightning_pocket.reports.verdict import caveats
@@ -43,7 +45,10 @@ def test_a_run_that_was_not_tested_says_so(tmp_path, capsys):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "manifest.json").write_text('{"parameters": 5}', encoding="utf-8")
     main(["compare", str(full), str(tmp_path / "new")])
-    assert capsys.readouterr().out.splitlines()[-1].count("not tested") == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].count("not tested") == 2
+    assert lines[4] == f"new: not tested yet; run `pocket test --run_dir {tmp_path / 'new'}`."
+    assert len(lines) == 5  # one tested run: nothing that chance could make differ
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
@@ -268,7 +273,8 @@ def test_tables_are_written_for_readers(tmp_path, tested):
     for ending in ("md", "tex", "txt"):
         main(["compare", *tested[:2], f"--table={tmp_path / f'table.{ending}'}"])
     text = {ending: (tmp_path / f"table.{ending}").read_text(encoding="utf-8") for ending in ("md", "tex", "txt")}
-    assert "| run | parameters (M) | Dice | p | HD95 (mm) | p | ASD (mm) | p |\n| --- |" in text["md"]
+    head = "| run | parameters (M) | Dice | p (Holm) | HD95 (mm) | p (Holm) | ASD (mm) | p (Holm) |"
+    assert f"{head}\n| --- |" in text["md"]
     assert re.search(r"\| pocket \| 0\.001 \| 0\.\d{3} ± 0\.\d{3} \(0\.\d{3}\) \| \d\.\d{3} \|", text["md"])
     column = text["txt"].splitlines()[1].index("Dice")
     assert re.match(r"0\.\d{3} ± ", text["txt"].splitlines()[3][column:])
@@ -317,8 +323,17 @@ def test_classifications_are_compared_by_auc_and_accuracy(tmp_path, capsys, monk
     assert table["pocket", "auc"]["p"] == ""
     assert float(table["pocket", "accuracy"]["difference"]) == pytest.approx(-3 / 8)
     assert float(table["pocket", "accuracy"]["p"]) == pytest.approx(0.25)  # three fair coins that fall alike
-    assert "within 0.01 AUC" in capsys.readouterr().out
-    assert "<h2>Statistics</h2>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    output = capsys.readouterr().out
+    assert (
+        "No verdict on whether pocket is no worse than full within 0.01 AUC: 4 images of a class or of the others, a "
+        "verdict takes 10 (95% interval" in output
+    )
+    assert "With 8 test cases, small differences in AUC may be chance." in output
+    assert table["pocket", "auc"]["note"].startswith("an interval only, no test; no verdict: 4 images")
+    assert "the AUC has an interval and no test".lower() in (tmp_path / "page.html").read_text(encoding="utf-8").lower()
+    main(["compare", runs[0], write("same", good), "--metric=accuracy", f"--table={tmp_path / 'table.csv'}"])
+    note = read_table(tmp_path / "table.csv")["same", "accuracy"]["note"]
+    assert note == "both score the same in every case; no verdict: 8 images, a verdict takes 10"
 
 
 def test_the_page_holds_statistics_and_verdict(tmp_path, tested):
@@ -327,5 +342,148 @@ def test_the_page_holds_statistics_and_verdict(tmp_path, tested):
     assert "pocket is no worse than full within 0.01 Dice (95% interval of the difference" in html
     assert html.index("<h2>Statistics</h2>") > html.index("<h2>Results</h2>")
     assert "10,000 resamples, seed 0" in html
-    assert "pocket, HD95 (mm): both score the same in every case." in html
+    note = "both score the same in every case; no verdict: the interval has no width."
+    assert f"pocket, HD95 (mm): {note}" in html
+    assert ">better / equal / worse</th>" in html
+    assert "wins" not in html.lower()
     assert "--margin_mm=0.3" in html  # the command that makes the page again
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
+def test_scores_that_are_not_finite_are_left_out_and_counted(tmp_path, capsys, bad):
+    full = {"dice": [0.5, 0.6, 0.9, 0.8], "asd_mm": [1, 1, 1, 1], "dice_a": ["nan"] * 4}
+    pocket = {"dice": [0.6, bad, 0.7, 0.8], "asd_mm": [1, 2, 3, bad], "dice_a": [bad] * 4}
+    runs = [str(write_cases(tmp_path / name, columns)) for name, columns in (("full", full), ("pocket", pocket))]
+    page = tmp_path / "page.html"
+    main(["compare", *runs, "--metric=dice", f"--output={page}", f"--table={tmp_path / 'table.csv'}"])
+    output = capsys.readouterr().out
+    mean, spread = np.mean([0.6, 0.7, 0.8]), np.std([0.6, 0.7, 0.8], ddof=1)
+    assert f"{mean:.4f} ± {spread:.4f} (0.7000)" in output
+    assert "no finite score" in output
+    left_out = "Dice of 1, ASD (mm) of 1, Dice, a of 4 of 4 cases is not a finite number"
+    assert f"pocket: {left_out}; means and differences leave such cases out." in output
+    row = read_table(tmp_path / "table.csv")["pocket", "dice"]
+    assert (row["cases"], row["left_out"], float(row["mean"])) == ("3", "1", pytest.approx(mean))
+    assert float(row["difference"]) == pytest.approx((0.1 - 0.2 + 0.0) / 3)
+    html = page.read_text(encoding="utf-8")
+    assert "Dice 0.033 lower, and lower in 1 of 3 test cases" in html
+    assert left_out in html
+    main(["compare", *runs, "--metric=dice_a", f"--table={tmp_path / 'table.txt'}", f"--output={page}"])
+    text = (tmp_path / "table.txt").read_text(encoding="utf-8")
+    assert "no case has both scores; 4 left out: a score is not a finite number" in text
+    assert "no finite score" in text
+    assert "nan" not in text
+
+
+def test_tables_of_a_terminal_show_what_is_not_finite(capsys):
+    rows = [{"subject": name, "fold": "0", "dice": dice, "dice_a": dice} for name, dice in (("x", 0.5), ("y", "nan"))]
+    print_cases(rows, "cases")
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:]] == ["0.5000", *["n/a"] * 3]
+    print_folds(rows, "folds")
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["a", "n/a"]
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        (np.linspace(0, 0.01, 9), "9 cases, a verdict takes 10"),
+        (np.linspace(0, 0.01, 10), ""),
+        (np.zeros(40), "the interval has no width"),
+    ],
+)
+def test_too_little_evidence_gives_no_verdict(tmp_path, capsys, differences, expected):
+    first = np.full(len(differences), 0.5)
+    runs = [
+        str(write_cases(tmp_path / name, {"dice": list(dice)}))
+        for name, dice in (("full", first), ("pocket", first + differences))
+    ]
+    main(["compare", *runs, f"--table={tmp_path / 'table.csv'}"])
+    output = capsys.readouterr().out
+    verdict = f"No verdict on whether pocket is no worse than full within 0.01 Dice: {expected} (95% interval"
+    assert (verdict in output) is bool(expected)
+    assert ("\npocket is no worse than full within" in output) is not bool(expected)
+    assert ("no verdict (0.01)" in output) is bool(expected)
+    row = read_table(tmp_path / "table.csv")["pocket", "dice"]
+    assert row["non_inferior"] == ("" if expected else "yes")
+    assert (f"no verdict: {expected}" in row["note"]) is bool(expected)
+
+
+def test_what_is_not_shown_does_not_read_as_worse(tested, capsys):
+    main(["compare", *tested, "--margin=0.001", "--metric=dice"])
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if " Dice  " in line}
+    assert "not shown (0.001)" in rows["pocket"]
+    assert "no (0.001)" in rows["tiny"]
+
+
+def test_the_first_table_shows_the_metrics_that_are_asked_for(tmp_path, fails, capsys):
+    values = [0.5, 0.6]
+    columns = {"dice": values, "dice_a": values, "dice_b": [0, 1], "hd95_mm": values, "hd95_mm_a": values}
+    runs = [str(write_cases(tmp_path / name, columns)) for name in ("a", "b")]
+
+    def shown(*arguments):
+        main(["compare", *arguments])
+        return [word for word in capsys.readouterr().out.splitlines()[0].split() if word.startswith("test/")]
+
+    assert shown(*runs) == ["test/dice", "test/dice_a", "test/dice_b", "test/hd95_mm"]
+    assert shown(*runs, "--metric=dice") == ["test/dice", "test/dice_a", "test/dice_b"]
+    assert shown(*runs, "--metric=hd95_mm_a,dice_b") == ["test/dice_b", "test/hd95_mm_a"]
+    assert shown(runs[0], "--metric=hd95_mm") == ["test/hd95_mm"]
+    assert "--metric auc: the runs do not have it" in fails(["compare", runs[0], "--metric=auc"])
+
+
+def test_a_region_of_one_class_is_tested_once(tmp_path):
+    random = np.random.default_rng(1)
+
+    def columns():
+        a, b = random.uniform(size=(2, 12))
+        scores = {"dice": (a + b) / 2, "dice_a": a, "dice_b": b, "dice_WT": b / 2, "dice_ET": a, "dice_none": a}
+        return scores | {f"voxels_{name}": [9] * 12 for name in ("a", "b", "WT", "ET")} | {"voxels_none": [0] * 12}
+
+    runs = [str(write_cases(tmp_path / name, columns())) for name in ("full", "pocket")]
+    main(["compare", *runs, "--per_class", f"--table={tmp_path / 'table.csv'}"])
+    table = {metric: row for (run, metric), row in read_table(tmp_path / "table.csv").items() if run == "pocket"}
+    assert list(table) == ["dice", "dice_a", "dice_b", "dice_WT", "dice_none"]
+    assert [metric for metric, row in table.items() if row["note"]] == ["dice_a"]
+    assert table["dice_a"]["note"] == "the same as ET"
+    smallest = min(float(row["p"]) for row in table.values())
+    assert min(float(row["p_holm"]) for row in table.values()) == pytest.approx(min(1, 5 * smallest))
+    main(["compare", *runs, "--metric=dice_ET", f"--table={tmp_path / 'table.csv'}"])
+    assert ("pocket", "dice_ET") in read_table(tmp_path / "table.csv")  # asked for by name
+
+
+def change(path):
+    path.write_text(path.read_text(encoding="utf-8").replace("0.5", "0.95"), encoding="utf-8")
+
+
+def test_scores_that_were_changed_after_the_test_are_told(tmp_path, capsys):
+    runs = [write_cases(tmp_path / name, {"dice": [0.5, 0.6]}) for name in ("full", "pocket")]
+    for run in runs:
+        record_test(run, state_of(run, {}))
+    page = tmp_path / "page.html"
+    main(["compare", *map(str, runs), f"--output={page}"])
+    assert "was changed" not in capsys.readouterr().out + page.read_text(encoding="utf-8")
+    change(runs[1] / "test" / "cases.csv")
+    warning = f"{runs[1]}: test/cases.csv was changed after the test; run `pocket test --run_dir {runs[1]}` again."
+    main(["compare", *map(str, runs), f"--output={page}"])
+    assert warning in capsys.readouterr().out.splitlines()
+    assert warning in page.read_text(encoding="utf-8")
+    main(["compare", str(runs[1])])
+    assert warning in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("changed", ["", "cases.csv", "fold_0/test/cases.csv", "cases.csv fold_0/test/cases.csv"])
+def test_cross_validations_must_hold_what_the_tests_of_their_folds_wrote(tmp_path, capsys, changed):
+    runs = {str(fold): {"run": write_run(tmp_path / f"fold_{fold}", 10, [0.5 + fold / 10]).name} for fold in (0, 1)}
+    for fold in (0, 1):
+        table = tmp_path / f"fold_{fold}" / "test" / "cases.csv"
+        table.write_text(table.read_text(encoding="utf-8").replace("case_0", f"case_{fold}"), encoding="utf-8")
+        record_test(tmp_path / f"fold_{fold}", {})
+    record = {"command": "pocket crossval", "folds": [0, 1], "checkpoint": "last", "runs": runs}
+    (tmp_path / "crossval.json").write_text(json.dumps(record), encoding="utf-8")
+    rows = "subject,fold,dice,dice_liver\ncase_0,0,0.5,0.25\ncase_1,1,0.6,0.3\n"
+    (tmp_path / "cases.csv").write_text(rows, encoding="utf-8")
+    for name in changed.split():
+        change(tmp_path / name)
+    main(["compare", str(tmp_path)])
+    told = f"{tmp_path}: cases.csv is not what the tests of its folds wrote; run `pocket crossval` again."
+    assert (told in capsys.readouterr().out.splitlines()) is bool(changed)

@@ -149,6 +149,26 @@ def test_copies_in_different_folds_are_told(tmp_path, capsys):
     assert "copies of" not in capsys.readouterr().out
 
 
+def test_a_damaged_data_set_is_told_as_check_tells_it(tmp_path, capsys):
+    root = write_covidx(tmp_path / "raw")
+    for source, copy in (("train/train-1.png", "test/copy.png"), ("train/train-3.png", "train/train-5.png")):
+        shutil.copy(root / source, root / copy)
+    (root / "train" / "train-7.png").unlink()
+    (root / "train" / "train(8).jpg").write_bytes(b"damaged")
+    with (root / "test_COVIDx8B.txt").open("a", encoding="utf-8") as file:
+        file.write("P train 0 copy.png positive sirm\n")
+    said = []
+    for command in (["check", str(root)], ["prepare", str(root), f"--output={tmp_path / 'cache'}"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--workers=1"])
+        said.append(capsys.readouterr().out)
+    expected = ["are missing: train-7.png", "group 'P train 0 (sirm)' is in train", "train(8).jpg"]
+    expected += ["copies of 1 image are in several folds or splits", "are of several classes"]
+    assert all(text in said[0] for text in expected), said[0]
+    assert said[1] == said[0]
+    assert not (tmp_path / "cache").exists()
+
+
 def test_folds_are_made_with_their_share_of_each_class(tmp_path):
     cache = prepare(write_classes(tmp_path / "raw", {"a": 20, "b": 5}), tmp_path / "cache", "--size=[8,8]")
     for fold in range(5):

@@ -121,7 +121,7 @@ def test_the_verdict_says_what_the_folders_hold(html):
         "pocket: Dice 0.667 with 50 parameters, 2.5 % of full's; Dice 0.033 lower, and lower in 2 of 3 test cases; "
         "steps take 25 % less time" in text
     )
-    assert "With 3 test cases, small differences in accuracy may be chance." in text
+    assert "With 3 test cases, small differences in Dice may be chance." in text
     assert text.index("pocket: Dice") < text.index("A note.") < text.index("Results")
 
 
@@ -185,6 +185,24 @@ def test_a_run_that_left_only_its_manifest_still_gives_a_page(tmp_path):
     (tmp_path / "manifest.json").write_text('{"parameters": 5}', encoding="utf-8")
     write_comparison(tmp_path / "page.html", [tmp_path], "One run", [], [])
     assert "with 5 parameters." in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_case_without_a_finite_score_is_neither_worst_nor_best(runs, tmp_path):
+    table = runs[0] / "test" / "cases.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("\nq,0.5,", "\nq,nan,"), encoding="utf-8")
+    write_comparison(tmp_path / "page.html", runs, "Runs", [], [])
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.findall(r"<h3>(.*?)</h3>", html) == ["r: worst case of full", "p: median case of full"]
+
+
+def test_a_curve_without_a_finite_value_is_left_out(runs, tmp_path):
+    for run in runs:
+        log = (run / "metrics.csv").read_text(encoding="utf-8")
+        (run / "metrics.csv").write_text(re.sub(r",[^,]*$", ",nan", log, flags=re.M).replace("nan", "val/dice", 1))
+    write_comparison(tmp_path / "page.html", runs, "Runs", [], [])
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Training loss by epoch" in html
+    assert "Validation Dice by epoch" not in html
 
 
 def test_compare_writes_the_page(runs, tmp_path, capsys):

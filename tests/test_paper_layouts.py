@@ -162,6 +162,24 @@ def _brats_label_3(root: Path) -> None:
     write_image(root / "BraTS20_Training_002" / "BraTS20_Training_002_seg.nii", np.where(label == 4, 3, label))
 
 
+def _brats_swapped(root: Path) -> None:
+    folder = root / "BraTS20_Training_002"
+    _exchange(*(folder / f"BraTS20_Training_002_{part}.nii" for part in ("t1ce", "seg")))
+
+
+def _brats_copied(root: Path) -> None:
+    folder = root / "BraTS20_Training_002"
+    shutil.copy(folder / "BraTS20_Training_002_t1.nii", folder / "BraTS20_Training_002_seg.nii")
+
+
+def _lits_copied(root: Path) -> None:
+    shutil.copy(root / "volume-1.nii", root / "segmentation-1.nii")
+
+
+def _lits_other_image(root: Path) -> None:
+    write_image(root / "segmentation-1.nii", (100 * make_case(2)[0]).astype(np.int16))
+
+
 def _brats_355(root: Path) -> None:
     folder = root / "BraTS20_Training_002"
     (folder / "BraTS20_Training_002_seg.nii").rename(folder / "W39_1998.09.19_Segm.nii")
@@ -169,6 +187,10 @@ def _brats_355(root: Path) -> None:
 
 DAMAGE = [
     (write_lits, _lits_swapped, ["segmentation-1.nii", "looks like an image, and volume-1.nii like a label"]),
+    (write_lits, _lits_copied, ["segmentation-1.nii", "looks like an image: it has the voxels of volume-1.nii"]),
+    (write_lits, _lits_other_image, ["looks like an image: ", "different values (", "put the label map"]),
+    (write_brats2020, _brats_swapped, ["_002_seg.nii", "and BraTS20_Training_002_t1ce.nii like a label", "exchange"]),
+    (write_brats2020, _brats_copied, ["_002_seg.nii", "image: it has the voxels of BraTS20_Training_002_t1.nii  put"]),
     (write_lits, _lits_no_label, ["segmentation-1.nii", "the label is missing", "restore the file"]),
     (write_lits, _lits_no_image, ["volume-1.nii", "the image is missing"]),
     (write_lits, _lits_misnamed, ["the label is missing, and label_1.nii beside it", "rename label_1.nii to segm"]),
@@ -176,7 +198,7 @@ DAMAGE = [
     (write_nfbs, _nfbs_no_label, ["T1w_brainmask.nii.gz", "the label is missing"]),
     (write_nfbs, _nfbs_tissue, ["T1w_brainmask.nii.gz", "undeclared label values (2)"]),
     (write_brats2020, _brats_no_modality, ["BraTS20_Training_002_t1ce.nii ", "the image is missing"]),
-    (write_brats2020, _brats_label_3, ["_002_seg.nii", "undeclared label values (3)", "declared are 0, 1, 2, 4"]),
+    (write_brats2020, _brats_label_3, ["_002_seg.nii", "label values (3)", "declared are 0, 1, 2, 4: 3 is the enh"]),
     (write_brats2020, _brats_355, ["rename W39_1998.09.19_Segm.nii to BraTS20_Training_002_seg.nii if"]),
 ]
 
@@ -191,6 +213,47 @@ def test_damage_is_one_line(
     assert len(lines) == 3, lines
     assert all(text in lines[1] for text in expected), lines[1]
     assert lines[2] == "1 error and 0 warnings in 1 of 3 cases"
+
+
+@pytest.mark.parametrize("options", ["background,whole_tumour=1+2+3+4", "background,necrosis,edema,enhancing=3+4"])
+def test_label_3_is_declared_as_the_remedy_says(tmp_path: Path, capsys: Capture, options: str) -> None:
+    _brats_label_3(write_brats2020(tmp_path))
+    assert options in check(capsys, tmp_path)[1][1]
+    assert check(capsys, tmp_path, f"--classes={options}")[0] == 0
+    with pytest.raises(SystemExit):
+        main(["prepare", str(tmp_path), f"--output={tmp_path / 'cache'}", "--num_folds=2", "--workers=1"])
+    assert options in capsys.readouterr().out
+    label = make_tumour(2)[1]
+    label[label == 4] = 3
+    label[0, 0, 0] = 9
+    write_image(tmp_path / "BraTS20_Training_002" / "BraTS20_Training_002_seg.nii", label)
+    said = check(capsys, tmp_path)[1][1]
+    assert "undeclared label values (3, 9)" in said
+    assert said.endswith("declare the value with --classes NAME=VALUE or mend the file")
+
+
+@pytest.mark.parametrize(
+    ("write", "missing", "stray"),
+    [
+        (write_lits, "segmentation-1.nii", "volume-2 copy.nii"),
+        (write_lits, "volume-1.nii", "Segmentation_1.nii"),
+        (write_brats2020, "BraTS20_Training_002/BraTS20_Training_002_t1ce.nii", "BraTS20_Training_002_t1 (1).nii"),
+    ],
+)
+def test_a_file_of_another_kind_is_not_the_missing_one(
+    tmp_path: Path, capsys: Capture, write: Callable[[Path], Path], missing: str, stray: str
+) -> None:
+    file = write(tmp_path) / missing
+    file.rename(file.with_name(stray))
+    status, lines = check(capsys, tmp_path)
+    assert status == 1
+    assert "rename " not in lines[1]
+    assert " is missing  " in lines[1]
+    assert "restore the file" in lines[1]
+    assert stray in lines[2]
+    assert "warning: belongs to no case" in lines[2]
+    file.with_name(stray).rename(file.with_name(f"{file.stem}_.nii"))
+    assert f"rename {file.stem}_.nii to {file.name} if it is the same" in check(capsys, tmp_path)[1][1]
 
 
 def test_a_case_given_twice_is_named(tmp_path: Path, capsys: Capture) -> None:

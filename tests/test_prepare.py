@@ -218,13 +218,27 @@ def test_changed_inputs_are_refused(data: Path, cache: Path, capsys: Capture) ->
         main(["prepare", str(data), "--output", str(cache), "--num_folds", "2"])
     output = capsys.readouterr().err
     assert "case case_2: in the cache -> not in the data set" in output
-    assert "file of case case_1: " in output
-    assert "content changed" in output
+    assert f"file of case case_1: {data / 'imagesTr' / 'case_1.nii.gz'}: content changed" in output
     with pytest.raises(PocketError, match=r"stale, since .*case_1.nii.gz \(case case_1\) has changed.*--fresh"):
         Cache.open(cache)
     main(["prepare", str(data), "--output", str(cache), "--num_folds", "2", "--fresh"])
     assert Cache.open(cache).hash != first
     assert sorted(path.name for path in (cache / "cases").iterdir()) == ["case_0", "case_1"]
+
+
+def test_a_changed_file_is_no_change_of_its_path(
+    data: Path, cache: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    prepare(Path("raw"), cache)
+    write_image(data / "labelsTr" / "case_1.nii.gz", make_case(9)[1] // 2)
+    said = refused(capsys, Path("raw"), cache)
+    assert "  file of case case_1: raw/labelsTr/case_1.nii.gz: content changed\n" in said
+    data.rename(data.with_name("moved"))
+    before = (data / "labelsTr" / "case_1.nii.gz").resolve()
+    said = refused(capsys, Path("moved"), cache)
+    assert f"  file of case case_1: {before} -> moved/labelsTr/case_1.nii.gz: content changed\n" in said
+    assert said.count("->") == 1  # the files that only moved are the same
 
 
 def test_stale_only_if_the_content_changed(data: Path, cache: Path) -> None:
@@ -289,12 +303,12 @@ def test_fold_file(data: Path, cache: Path, tmp_path: Path, capsys: Capture) -> 
 
 def test_a_group_of_the_table_that_comes_apart_is_refused(tmp_path: Path, cache: Path, capsys: Capture) -> None:
     table = write_table(tmp_path, cases=4, extra={"split": ["test", "", "", ""], "group": ["a", "a", "b", "c"]})
-    message = "group 'a' is in test (case_0) and fold"
-    assert message in refused(capsys, table, cache, "--num_folds", "2")
+    refusal = refused(capsys, table, cache, "--num_folds", "2")
     assert not cache.exists()
     with pytest.raises(SystemExit):
         main(["check", str(table), "--workers=1"])
     said = capsys.readouterr().out
+    assert said == refusal
     assert "group 'a' is in test (case_0) and no fold or split (case_1)" in said
     assert "1 error and 0 warnings in 1 of 4 cases" in said
 

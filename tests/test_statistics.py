@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from lightning_pocket.metrics import area_under_roc
 from lightning_pocket.reports import class_statistics
 from lightning_pocket.reports.class_statistics import compare_accuracy, compare_auc
 from lightning_pocket.reports.classified import Classified
+from lightning_pocket.reports.proportions import paired_interval
 from lightning_pocket.reports.statistics import (
     Bootstrap,
     compare_scores,
@@ -196,6 +198,49 @@ def test_no_worse_means_that_the_interval_stays_within_the_margin(shift, better,
 def test_mcnemar_is_the_binomial_test(gained, lost):
     expected = scipy.stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def score_test(gained, lost, count, difference):
+    """Statistic of the score test that the chances of gained and lost differ so, the likelihood maximised by search."""
+
+    def surprise(chance):
+        cells = [(gained, chance + difference), (lost, chance), (count - gained - lost, 1 - 2 * chance - difference)]
+        return -sum(seen * math.log(max(p, 1e-300)) for seen, p in cells if seen)
+
+    lowest, highest = max(0.0, -difference), (1 - difference) / 2
+    chance = scipy.optimize.minimize_scalar(surprise, bounds=(lowest, highest), options={"xatol": 1e-12}).x
+    return (gained - lost - count * difference) / math.sqrt(count * (2 * chance + difference * (1 - difference)))
+
+
+@pytest.mark.parametrize(("gained", "lost", "count"), [(12, 2, 50), (2, 12, 50), (0, 3, 16), (40, 20, 160), (5, 5, 11)])
+def test_the_interval_of_paired_shares_is_where_the_score_test_stops_rejecting(gained, lost, count):
+    low, high = paired_interval(gained, lost, count)
+    assert score_test(gained, lost, count, low) == pytest.approx(1.959964, abs=1e-3)
+    assert score_test(gained, lost, count, high) == pytest.approx(-1.959964, abs=1e-3)
+    assert paired_interval(lost, gained, count) == pytest.approx((-high, -low))
+    assert np.diff(paired_interval(gained, lost, count, 0.99)) > high - low
+
+
+@pytest.mark.parametrize(("count", "half"), [(16, 0.1936), (380, 0.010008), (381, 0.009982)])
+def test_images_that_both_get_right_leave_an_interval_with_a_width(count, half):
+    z = scipy.stats.norm.ppf(0.975)
+    assert paired_interval(0, 0, count) == pytest.approx((-(z**2) / (count + z**2), z**2 / (count + z**2)))
+    found = compare_accuracy(*[classified([[1, 0]] * count, [0, 1] * (count // 2) + [0] * (count % 2))] * 2, QUICK)
+    assert (found.low, found.high) == pytest.approx((-half, half), rel=1e-3)
+    assert (found.difference, found.p, found.effect) == (0, 1, 0)
+    assert found.note == "both score the same in every case"
+    assert is_non_inferior(found, 0.01, True) is (count == 381)
+
+
+def test_ten_images_on_either_side_of_each_curve_bear_a_verdict_on_the_auc():
+    def doubt(positive, others):
+        target = np.repeat([0, 1], [others, positive])
+        return compare_auc(noisy(1, target, 2, 2.0), noisy(2, target, 2, 2.0), QUICK).doubt
+
+    assert doubt(9, 60) == doubt(60, 9) == "9 images of a class or of the others, a verdict takes 10"
+    assert doubt(10, 60) == doubt(60, 10) == ""
+    alike = noisy(1, np.arange(60) % 2, 2, 2.0)
+    assert compare_auc(alike, alike, QUICK).doubt == "the interval has no width"
 
 
 def classified(probability, target):

@@ -21,10 +21,11 @@ from lightning_pocket.data.checks import (
     parse_classes,
     unlisted_faults,
 )
+from lightning_pocket.data.copies import volume_copies
 from lightning_pocket.data.folds import SPLITS
 from lightning_pocket.data.images2d.checks import ImageInspection, copy_faults, inspect_image, select
 from lightning_pocket.data.images2d.read import unpack
-from lightning_pocket.data.layouts import Case, find_layout
+from lightning_pocket.data.layouts import Case, Layout, find_layout
 from lightning_pocket.data.layouts.base import class_values
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
 from lightning_pocket.data.workers import count_workers, run_tasks
@@ -64,12 +65,8 @@ def check(
         raise PocketError(f"skip_missing: is for 2D images; {data} is a data set of volumes ({found.name}).")
     labels = parse_classes(classes) if classes else found.classes
     cases = found.cases()
-    faults = name_faults(cases) + group_faults(cases)
-    task = partial(_inspect, channels=tuple(found.channels), labels=labels)
-    with show_progress("checking", len(cases)) as advance:
-        inspections = run_tasks(task, cases, count_workers(workers, len(cases)), advance)
-    faults += [fault for inspection in inspections for fault in inspection.faults]
-    stop_on_errors(unlisted_faults(found.unlisted(), faults), len(cases), found.root)
+    inspections, faults = check_volumes(found, cases, labels, workers)
+    stop_on_errors(faults, len(cases), found.root)
     print(_summary(inspections, found.channels, labels or found_labels(inspections)))
     if not classes and labels != found.labels:
         print(f"merged as is usual for {found.name}; kept apart with --classes {_option(found.labels or {})}")
@@ -79,13 +76,50 @@ def _check_images(layout: ImageLayout, classes: str | None, workers: int | None,
     if classes:
         layout.choose_classes(parse_class_names(classes))
     cases, faults = select(layout, skip_missing)
+    inspections, found = check_images(cases, workers)
+    stop_on_errors(faults + found, len(layout.image_cases()), layout.root)
+    print(_image_summary(cases, inspections, layout.class_names))
+
+
+def check_volumes(
+    layout: Layout, cases: Sequence[Case], labels: dict[int, str] | None, workers: int | None
+) -> tuple[list[Inspection], list[Fault]]:
+    """Read every volume and look for every kind of fault.
+
+    Args:
+        layout: The data set.
+        cases: Its cases.
+        labels: Name of the class of each raw label value; None accepts any value from 0 to 255.
+        workers: Number of processes; None for one per CPU core.
+
+    Returns:
+        What was found in each case, and every fault of the data set.
+    """
+    task = partial(_inspect, channels=tuple(layout.channels), labels=labels, notes=layout.notes)
+    with show_progress("checking", len(cases)) as advance:
+        inspections = run_tasks(task, cases, count_workers(workers, len(cases)), advance)
+    faults = name_faults(cases) + group_faults(cases)
+    faults += [fault for inspection in inspections for fault in inspection.faults]
+    faults += volume_copies(cases, inspections, (case.assignment for case in cases))
+    return inspections, unlisted_faults(layout.unlisted(), faults, layout.roles)
+
+
+def check_images(cases: Sequence[ImageCase], workers: int | None) -> tuple[list[ImageInspection], list[Fault]]:
+    """Read every 2D image and look for every kind of fault of images, groups and splits.
+
+    Args:
+        cases: The images whose files are there.
+        workers: Number of processes; None for one per CPU core.
+
+    Returns:
+        What was found in each image, and every fault.
+    """
     with tempfile.TemporaryDirectory() as folder, show_progress("checking", len(cases)) as advance:
         tasks = unpack(cases, Path(folder))
         inspections = run_tasks(inspect_image, tasks, count_workers(workers, len(tasks)), advance)
-    faults += group_faults(cases) + [fault for inspection in inspections for fault in inspection.faults]
+    faults = group_faults(cases) + [fault for inspection in inspections for fault in inspection.faults]
     faults += copy_faults(cases, inspections, (case.assignment for case in cases))
-    stop_on_errors(faults, len(layout.image_cases()), layout.root)
-    print(_image_summary(cases, inspections, layout.class_names))
+    return inspections, faults
 
 
 def _image_summary(cases: Sequence[ImageCase], inspections: Sequence[ImageInspection], classes: Sequence[str]) -> str:
@@ -100,8 +134,10 @@ def _image_summary(cases: Sequence[ImageCase], inspections: Sequence[ImageInspec
     )
 
 
-def _inspect(case: Case, channels: tuple[str, ...], labels: dict[int, str] | None) -> Inspection:
-    return inspect(case, channels, labels)
+def _inspect(
+    case: Case, channels: tuple[str, ...], labels: dict[int, str] | None, notes: Mapping[int, str]
+) -> Inspection:
+    return inspect(case, channels, labels, notes)
 
 
 def stop_on_errors(faults: Sequence[Fault], cases: int, root: Path) -> None:

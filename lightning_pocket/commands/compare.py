@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from lightning_pocket.errors import PocketError
@@ -77,26 +76,31 @@ def _check_files(output: str | None, table: str | None) -> None:
 
 
 def _print(results: Sequence[RunResult], comparisons: Sequence[Comparison], criteria: Criteria, left_out: str) -> None:
-    from lightning_pocket.reports.collect import metric_of
     from lightning_pocket.reports.statistics_tables import statistics_table
     from lightning_pocket.reports.tables import print_table
     from lightning_pocket.reports.verdict import caveats, verdicts
+
+    metrics = _metrics(results, criteria.metrics)
+    header = ["run", "parameters", "of first", "step ms", *(f"test/{metric}" for metric in metrics)]
+    print_table(header, [_row(result, results[0], metrics) for result in results])
+    if comparisons:
+        table = statistics_table(comparisons, criteria.bootstrap.confidence)
+        print()
+        print_table(table.header, table.rows, title=f"{table.title}:")
+    lines = [left_out, *caveats(results), *verdicts(comparisons, criteria.bootstrap.confidence)]
+    if any(lines):
+        print("", *filter(None, lines), sep="\n")
+
+
+def _metrics(results: Sequence[RunResult], wanted: Sequence[str]) -> list[str]:
+    """Return the scores to show: what is asked for, or the means over the classes and the Dice of each class."""
+    from lightning_pocket.reports.collect import metric_of
     from lightning_pocket.types import CASE_METRICS
 
     columns = list(dict.fromkeys(column for result in results for column in result.scores))
-    metrics = [name for name in columns if name in CASE_METRICS or metric_of(name) == "dice"]
-    metrics += [name for name in ("auc", "accuracy") if any(result.classified for result in results)]
-    header = ["run", "parameters", "of first", "step ms", *(f"test/{metric}" for metric in metrics)]
-    print_table(header, [_row(result, results[0], metrics) for result in results])
-    if not comparisons:
-        return
-    table = statistics_table(comparisons, criteria.bootstrap.confidence)
-    print()
-    print_table(table.header, table.rows, title=f"{table.title}:")
-    print()
-    for line in (left_out, *caveats(results), *verdicts(comparisons, criteria.bootstrap.confidence)):
-        if line:
-            print(line)
+    shown = [c for c in columns if c in wanted or c in CASE_METRICS or metric_of(c) == "dice"]
+    shown += [name for name in ("auc", "accuracy") if any(result.classified for result in results)]
+    return [name for name in shown if not wanted or name in wanted or metric_of(name) in wanted]
 
 
 def _row(result: RunResult, first: RunResult, metrics: list[str]) -> list[str]:
@@ -108,7 +112,9 @@ def _row(result: RunResult, first: RunResult, metrics: list[str]) -> list[str]:
 def _score(result: RunResult, metric: str) -> str:
     """Return mean ± standard deviation (median) over the cases, or the score of all images of a classification."""
     if metric in result.scores:
-        return f"{result.mean(metric):.4f} ± {result.spread(metric):.4f} ({median(result.scores[metric]):.4f})"
+        if not result.finite(metric):
+            return "no finite score"
+        return f"{result.mean(metric):.4f} ± {result.spread(metric):.4f} ({result.median(metric):.4f})"
     return f"{result.classified.scores[metric]:.4f}" if result.classified else "not tested"
 
 

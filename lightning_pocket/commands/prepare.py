@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_pocket.commands.check import count, stop_on_errors
-from lightning_pocket.data.checks import name_faults, parse_classes
-from lightning_pocket.data.folds import Assignment
+from lightning_pocket.commands.check import check_images, check_volumes, count, stop_on_errors
+from lightning_pocket.data.checks import group_faults, name_faults, parse_classes
 from lightning_pocket.data.images2d import prepare as images
 from lightning_pocket.data.images2d.checks import copy_faults, select
 from lightning_pocket.data.images2d.preprocess import DEFAULT_SIZE, ImagePreprocessing
 from lightning_pocket.data.layouts import Layout, find_layout
-from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
+from lightning_pocket.data.layouts.images import ImageLayout, parse_class_names
 from lightning_pocket.data.prepare import (
     LOCK,
     Preparation,
@@ -109,18 +108,20 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     choices |= {"size": [size, size] if isinstance(size, int) else size, "color": color, "skip_missing": skip_missing}
     _refuse_options(found, choices)
     fold_file = Path(folds) if folds else None
+    choices |= {"folds": fold_file, "num_folds": num_folds, "seed": seed}
     if isinstance(found, ImageLayout):
         if classes:
             found.choose_classes(parse_class_names(classes))
-        assign = functools.partial(images.assign_image_folds, file=fold_file, num_folds=num_folds, seed=seed)
-        _prepare_images(found, cache, choices, assign, workers, fresh)
+        _prepare_images(found, cache, choices, workers, fresh)
         return
     cases = found.cases()
-    stop_on_errors(name_faults(cases), len(cases), found.root)
+    labels = parse_classes(classes) if classes else found.classes
+    if name_faults(cases) or (fold_file is None and group_faults(cases)):  # no folds before these are mended
+        stop_on_errors(check_volumes(found, cases, labels, workers)[1], len(cases), found.root)
     preparation = Preparation(
         layout=found,
         cases=cases,
-        labels=parse_classes(classes) if classes else found.classes,
+        labels=labels,
         folds=assign_folds(cases, fold_file, num_folds, seed),
         preprocessing=Preprocessing(spacing, choices["normalization"], window, crop, image_interpolation),
     )
@@ -153,19 +154,19 @@ def _prepare_images(
     layout: ImageLayout,
     cache: Path,
     choices: Mapping[str, Any],
-    assign: Callable[[list[ImageCase]], dict[str, Assignment]],
     workers: int | None,
     fresh: bool,
 ) -> None:
-    """Check and prepare 2D images; ``assign`` gives fold and split of each."""
+    """Check and prepare 2D images."""
     method: Any = "zscore" if choices["normalization"] == "auto" else choices["normalization"]
     size = tuple(choices["size"] or layout.size or DEFAULT_SIZE)
     preprocessing = ImagePreprocessing(size, choices["color"] or "grey", method)
     cases, faults = select(layout, choices["skip_missing"])
     number = len(layout.image_cases())
-    if images.has_errors(faults):
-        stop_on_errors(faults, number, layout.root)
-    preparation = images.ImagePreparation(layout, cases, assign(cases), preprocessing)
+    if images.has_errors(faults) or (choices["folds"] is None and group_faults(cases)):
+        stop_on_errors(faults + check_images(cases, workers)[1], number, layout.root)
+    folds = images.assign_image_folds(cases, choices["folds"], choices["num_folds"], choices["seed"])
+    preparation = images.ImagePreparation(layout, cases, folds, preprocessing)
     images.refuse_foreign(cache)
     with _claimed(cache, fresh, functools.partial(images.is_up_to_date, preparation, cache)) as needed:
         if not needed:

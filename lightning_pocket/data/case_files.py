@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,14 @@ class FingerprintTask:
         channels: Names of the channels.
         labels: Name of the class of each raw label value; None where undeclared.
         cache: Folder of the cache.
+        notes: What label values that are not declared usually are, and how to declare them.
     """
 
     case: Case
     channels: tuple[str, ...]
     labels: dict[int, str] | None
     cache: Path
+    notes: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def file(self) -> Path:
@@ -100,12 +102,12 @@ def fingerprint_case(task: FingerprintTask) -> Inspection:
     kept = _kept(task, key)
     if kept is not None:
         return kept
-    inspection = inspect(task.case, task.channels, task.labels)
+    inspection = inspect(task.case, task.channels, task.labels, task.notes)
     if inspection.statistics is not None:
         sources = [identify(path) | {"sha256": sha256(path)} for path in case_paths(task.case)]
         faults = [asdict(fault) for fault in inspection.faults]
-        record = {"key": key, "sources": sources, "faults": faults, "statistics": inspection.statistics.to_dict()}
-        write_json(task.file, record)
+        record = {"key": key, "sources": sources, "faults": faults, "digest": inspection.digest}
+        write_json(task.file, record | {"statistics": inspection.statistics.to_dict()})
     return inspection
 
 
@@ -116,10 +118,10 @@ def _kept(task: FingerprintTask, key: Mapping[str, Any]) -> Inspection | None:
     except (PocketError, OSError):  # nothing kept, or a file is gone: the inspection finds out
         return None
     same = [{name: source[name] for name in ("path", "size", "mtime_ns")} for source in record["sources"]] == now
-    if not same or record["key"] != key:
+    if not same or record["key"] != key or "digest" not in record:
         return None
     faults = [Fault(**fault) for fault in record["faults"]]
-    return Inspection(task.case.subject, faults, Statistics.from_dict(record["statistics"]))
+    return Inspection(task.case.subject, faults, Statistics.from_dict(record["statistics"]), record["digest"])
 
 
 def is_prepared(task: PrepareTask) -> bool:

@@ -5,6 +5,8 @@ Image and label must lie on one grid: same shape, and corner voxels at most a te
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +19,9 @@ from lightning_pocket.data.fingerprint import Statistics, measure
 from lightning_pocket.data.folds import ONE_PLACE, parted_groups
 from lightning_pocket.data.images import Volume, read_label, read_volume
 from lightning_pocket.data.integrity import FINITE_VALUES, ImageError
+from lightning_pocket.data.label_checks import check_label, mistaken_file
 from lightning_pocket.data.layouts import Case
-from lightning_pocket.data.layouts.base import check_ignored, counted_labels, ignored_value, uncounted_values
+from lightning_pocket.data.layouts.base import check_ignored, counted_labels, uncounted_values
 from lightning_pocket.errors import PocketError
 
 NO_CASE = "-"  # the subject of a fault that is no case's
@@ -54,14 +57,18 @@ class Inspection:
         subject: The case.
         faults: What is wrong with it.
         statistics: Its statistics; None where an error prevents them.
+        digest: Hash of the voxels of its image, for finding copies; None where it cannot be read.
     """
 
     subject: str
     faults: list[Fault]
     statistics: Statistics | None
+    digest: str | None = None
 
 
-def inspect(case: Case, channels: Sequence[str], labels: Mapping[int, str] | None) -> Inspection:
+def inspect(
+    case: Case, channels: Sequence[str], labels: Mapping[int, str] | None, notes: Mapping[int, str] | None = None
+) -> Inspection:
     """Read one case and look for every kind of fault.
 
     Args:
@@ -69,6 +76,7 @@ def inspect(case: Case, channels: Sequence[str], labels: Mapping[int, str] | Non
         channels: Names of the channels.
         labels: Name of the class of each raw label value, several values of one name where a class is merged; None
             accepts any value from 0 to 255.
+        notes: What label values that are not declared usually are, and how to declare them.
 
     Returns:
         Faults and statistics.
@@ -83,17 +91,26 @@ def inspect(case: Case, channels: Sequence[str], labels: Mapping[int, str] | Non
     if image is not None:
         faults += _image_faults(case, image.array, channels)
     if label is not None:
-        found = _label_faults(case, label.array, labels)
-        wrong = any(fault.severity == "error" for fault in found)
-        exchanged = wrong and image is not None and _holds_labels(image.array, labels)
-        faults += [_exchanged(case)] if exchanged else found
+        found = check_label(label.array, labels, notes or {})
+        if found is not None and found.severity == "error" and image is not None:
+            found = mistaken_file(label.array, image.array, case.images, labels) or found
+        faults += [Fault(case.subject, str(case.label), found.text, found.remedy, found.severity)] if found else []
     if image is not None and label is not None:
         faults += _grid_faults(case, image, label)
     statistics = None
     if image is not None and label is not None and not any(fault.severity == "error" for fault in faults):
         raw = label.array.astype(np.uint8)
         statistics = measure(image.array, raw, image.spacing, case.subject, uncounted_values(labels))
-    return Inspection(case.subject, faults, statistics)
+    return Inspection(case.subject, faults, statistics, _digest(image))
+
+
+def _digest(image: Volume | None) -> str | None:
+    if image is None:
+        return None
+    content = hashlib.blake2b(str(image.array.shape).encode(), digest_size=16)
+    for channel in image.array:  # no second copy of a large image
+        content.update(np.ascontiguousarray(channel).data)
+    return content.hexdigest()
 
 
 def _missing(case: Case) -> list[Fault]:
@@ -118,16 +135,6 @@ def _attempt(case: Case, faults: list[Fault], read: Callable[[], Volume]) -> Vol
         return None
 
 
-def _holds_labels(image: np.ndarray, labels: Mapping[int, str] | None) -> bool:
-    """Tell whether an image holds nothing but declared label values, and more than background."""
-    return labels is not None and bool(image.any()) and bool(np.isin(image, list(labels)).all())
-
-
-def _exchanged(case: Case) -> Fault:
-    finding = f"looks like an image, and {case.images[0].name} like a label"
-    return Fault(case.subject, str(case.label), finding, "exchange the names of the two files")
-
-
 def _image_faults(case: Case, image: np.ndarray, channels: Sequence[str]) -> list[Fault]:
     faults = []
     for index, (name, voxels) in enumerate(zip(channels, image, strict=True)):
@@ -139,31 +146,6 @@ def _image_faults(case: Case, image: np.ndarray, channels: Sequence[str]) -> lis
             finding = f"channel {name} is {voxels.flat[0]:g} everywhere"
             faults.append(Fault(case.subject, file, finding, "check the export of this image", "warning"))
     return faults
-
-
-def _label_faults(case: Case, label: np.ndarray, labels: Mapping[int, str] | None) -> list[Fault]:
-    def fault(finding: str, remedy: str, severity: Literal["error", "warning"] = "error") -> list[Fault]:
-        return [Fault(case.subject, str(case.label), finding, remedy, severity)]
-
-    values = np.unique(label)
-    fractions = values[~np.isfinite(values) | (values != np.round(values))]
-    if fractions.size:
-        remedy = "store whole numbers; resample labels with nearest neighbours"
-        return fault(f"label values are not whole numbers ({_listed(fractions)})", remedy)
-    if values[0] < 0 or values[-1] > 255:
-        outside = values[(values < 0) | (values > 255)]
-        return fault(f"label values outside 0 to 255 ({_listed(outside)})", "renumber the labels from 0")
-    undeclared = values if labels is None else values[~np.isin(values, list(labels))]
-    if labels is not None and undeclared.size:
-        declared = ", ".join(map(str, labels))
-        remedy = f"declared are {declared}: declare the value with --classes NAME=VALUE or mend the file"
-        return fault(f"undeclared label values ({_listed(undeclared)})", remedy)
-    counted = values[values != ignored_value(labels)]
-    if not counted.size:
-        return fault("every voxel is ignored", "label some of them, or take out the case")
-    if np.isin(counted, list(uncounted_values(labels))).all():
-        return fault("the label is empty", "right only if nothing is to be found here", "warning")
-    return []
 
 
 def _grid_faults(case: Case, image: Volume, label: Volume) -> list[Fault]:
@@ -179,24 +161,30 @@ def _grid_faults(case: Case, image: Volume, label: Volume) -> list[Fault]:
     return []
 
 
-def _listed(values: np.ndarray, most: int = 5) -> str:
-    return ", ".join(f"{value:g}" for value in values[:most].tolist()) + (", ..." if values.size > most else "")
-
-
-def unlisted_faults(unlisted: Sequence[Path], faults: Sequence[Fault]) -> list[Fault]:
+def unlisted_faults(unlisted: Sequence[Path], faults: Sequence[Fault], roles: Sequence[str] = ()) -> list[Fault]:
     """Add what is to be said of files that belong to no case.
 
     Args:
         unlisted: Such files.
         faults: What else is wrong.
+        roles: Words by which the names of the files tell images and labels apart.
 
     Returns:
         The faults. Where one file is missing from a folder and one in it belongs to no case, they are one fault: the
-        name is wrong. Other files of no case are warnings, a single one where there are many.
+        name is wrong, unless the name says that it is something else. Other files of no case are warnings, a single
+        one where there are many.
     """
     strays = Counter(path.parent for path in unlisted)
-    missing = Counter(Path(fault.file).parent for fault in faults if fault.finding in _MISSING)
-    renamed = {path.parent: path for path in unlisted if strays[path.parent] == missing[path.parent] == 1}
+    missing: dict[Path, list[Path]] = {}
+    for fault in faults:
+        if fault.finding in _MISSING:
+            missing.setdefault(Path(fault.file).parent, []).append(Path(fault.file))
+    renamed = {
+        path.parent: path
+        for path in unlisted
+        if strays[path.parent] == len(missing.get(path.parent, ())) == 1
+        and not _is_other(path, missing[path.parent][0], roles)
+    }
     found = [
         _misnamed(fault, renamed[folder])
         if fault.finding in _MISSING and (folder := Path(fault.file).parent) in renamed
@@ -210,6 +198,15 @@ def unlisted_faults(unlisted: Sequence[Path], faults: Sequence[Fault]) -> list[F
         return [*found, Fault(NO_CASE, str(left[0]), finding, remedy, "warning")]
     remedy = "rename it as the others are, or take it out"
     return found + [Fault(NO_CASE, str(path), "belongs to no case", remedy, "warning") for path in left]
+
+
+def _is_other(stray: Path, missing: Path, roles: Sequence[str]) -> bool:
+    """Tell whether a file is called something else than the missing one: an image is no label."""
+    said, wanted = (
+        {role for role in roles if re.search(rf"(?<![a-z0-9]){role}(?![a-z])", path.name.lower())}
+        for path in (stray, missing)
+    )
+    return bool(said) and not said & wanted
 
 
 def _misnamed(fault: Fault, stray: Path) -> Fault:

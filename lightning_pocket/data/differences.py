@@ -65,12 +65,17 @@ def _file_differences(cache: Path, case: Case) -> list[str]:
         if len(paths) != len(sources):
             return [f"case {case.subject}: {len(sources)} files -> {len(paths)} files"]
         return [
-            f"file of case {case.subject}: {source['path']} -> {path}: content changed"
+            f"file of case {case.subject}: {_moved(source['path'], path)}: content changed"
             for path, source in zip(paths, sources, strict=True)
             if not _is_same(path, source)
         ]
     except (OSError, ImageError) as error:
         return [f"case {case.subject}: files were readable -> {error}"]
+
+
+def _moved(before: str, path: Path) -> str:
+    """Return the path of a file, with where it was before only if that is another place."""
+    return str(path) if before == str(path.resolve()) else f"{before} -> {path}"
 
 
 def _is_same(path: Path, source: Mapping[str, Any]) -> bool:

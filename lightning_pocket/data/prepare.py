@@ -21,6 +21,7 @@ from lightning_pocket.data.case_files import (
     prepare_case,
 )
 from lightning_pocket.data.checks import Fault, Inspection, found_labels, unlisted_faults
+from lightning_pocket.data.copies import volume_copies
 from lightning_pocket.data.differences import differences
 from lightning_pocket.data.fingerprint import summarize
 from lightning_pocket.data.folds import Assignment, assign, write_folds
@@ -147,13 +148,14 @@ def inspect_cases(
     Returns:
         One inspection per case, and every fault. Where a fault is an error, nothing of this run is left on disk.
     """
-    channels = tuple(preparation.layout.channels)
-    tasks = [FingerprintTask(case, channels, preparation.labels, output) for case in preparation.cases]
+    layout, cases = preparation.layout, preparation.cases
+    tasks = [FingerprintTask(c, tuple(layout.channels), preparation.labels, output, layout.notes) for c in cases]
     before = {task.file for task in tasks if task.file.exists()}
     with progress("checking", len(tasks)) as advance:
         inspections = run_tasks(fingerprint_case, tasks, count_workers(workers, len(tasks)), advance)
     found = [fault for inspection in inspections for fault in inspection.faults]
-    faults = unlisted_faults(preparation.layout.unlisted(), found)
+    found += volume_copies(cases, inspections, (preparation.folds[case.subject] for case in cases))
+    faults = unlisted_faults(layout.unlisted(), found, layout.roles)
     if any(fault.severity == "error" for fault in faults):
         for task in tasks:
             if task.file not in before:

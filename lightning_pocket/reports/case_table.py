@@ -53,7 +53,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _spread(values: Sequence[float]) -> float:
-    return stdev(values) if len(values) > 1 else float("nan")  # one case does not tell
+    # One case does not tell, and stdev fails where a value is not finite.
+    return stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else float("nan")
 
 
 def _cells(row: Row, columns: Sequence[str]) -> list[str]:

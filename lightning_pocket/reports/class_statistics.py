@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .classified import Classified
-from .statistics import Bootstrap, PairedComparison, mcnemar
+from .proportions import paired_interval
+from .statistics import Bootstrap, PairedComparison, doubt_of, mcnemar, note_on
 
 #: Elements of the largest matrix in memory, small enough for the cache of a processor.
 _CHUNK = 2**18
+NO_TEST = "an interval only, no test"
 
 
 def compare_auc(first: Classified, second: Classified, bootstrap: Bootstrap) -> PairedComparison:
@@ -43,7 +45,10 @@ def compare_auc(first: Classified, second: Classified, bootstrap: Bootstrap) -> 
 
     low, high = bootstrap.percentiles(_resample(gain, first.target, bootstrap))
     difference = float(gain(np.ones((len(first.target), 1), np.int32))[0])
-    return PairedComparison(len(first.subjects), 0, difference, low, high, math.nan, math.nan, 0, 0, 0)
+    fewest = min(min(len(one.positive), len(one.others)) for one, _ in curves)
+    doubt = doubt_of(fewest, low, high, "images of a class or of the others")
+    nan = math.nan
+    return PairedComparison(len(first.subjects), 0, difference, low, high, nan, nan, 0, 0, 0, NO_TEST, doubt)
 
 
 def compare_accuracy(first: Classified, second: Classified, bootstrap: Bootstrap) -> PairedComparison:
@@ -52,7 +57,8 @@ def compare_accuracy(first: Classified, second: Classified, bootstrap: Bootstrap
     Args:
         first: Predictions for N images.
         second: Predictions for the same images, in the same order.
-        bootstrap: How the interval of the difference is found.
+        bootstrap: Its confidence is that of the interval, which is :func:`paired_interval` and not resampled: resamples
+            of images that both get right never differ.
 
     Returns:
         The comparison of second with first: ``larger`` counts the images that only the second gets right, ``smaller``
@@ -61,7 +67,7 @@ def compare_accuracy(first: Classified, second: Classified, bootstrap: Bootstrap
     right = [(cases.predicted == cases.target).astype(np.float64) for cases in (first, second)]
     differences = right[1] - right[0]
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
-    low, high = bootstrap.interval(differences)
+    low, high = paired_interval(gained, lost, len(differences), bootstrap.confidence)
     return PairedComparison(
         cases=len(differences),
         left_out=0,
@@ -73,6 +79,8 @@ def compare_accuracy(first: Classified, second: Classified, bootstrap: Bootstrap
         larger=gained,
         equal=len(differences) - gained - lost,
         smaller=lost,
+        note=note_on(gained + lost),
+        doubt=doubt_of(len(differences), low, high, "images"),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from lightning_pocket.errors import PocketError
@@ -19,6 +20,8 @@ _Rows = list[dict[str, str]]
 #: Columns of ``metrics.csv`` that hold the peak memory of training in MiB, by what was measured.
 _PEAKS = {"GPU": "profile/peak_cuda_mib", "process": "profile/peak_rss_mib"}
 _CURVES = ("train/", "val/")
+#: What columns of ``cases.csv`` with the size of a mask begin with.
+_SIZES = ("voxels", "predicted")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class RunResult:
         train_s: Seconds that training took over all attempts, validation included; None where they are not known.
         manifest: Content of ``manifest.json``.
         classified: Test results of a run that classifies whole images, None of others.
+        repeated: Class or region -> an earlier one that is the same in every case, such as a region of one class.
     """
 
     name: str
@@ -50,14 +54,26 @@ class RunResult:
     train_s: float | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     classified: Classified | None = None
+    repeated: dict[str, str] = field(default_factory=dict)
+
+    def finite(self, metric: str) -> list[float]:
+        """Return a test metric of the cases in which it is a finite number; only these count."""
+        return [value for value in self.scores[metric] if math.isfinite(value)]
 
     def mean(self, metric: str) -> float:
-        """Return the mean of a test metric over the cases."""
-        return fmean(self.scores[metric])
+        """Return the mean of a test metric over the cases that count, NaN without any."""
+        values = self.finite(metric)
+        return fmean(values) if values else math.nan
 
     def spread(self, metric: str) -> float:
-        """Return the standard deviation of a test metric over the cases, 0 for a single case."""
-        return stdev(self.scores[metric]) if len(self.scores[metric]) > 1 else 0.0
+        """Return the standard deviation of a test metric over the cases that count, 0 for a single case."""
+        values = self.finite(metric)
+        return stdev(values) if len(values) > 1 else 0.0
+
+    def median(self, metric: str) -> float:
+        """Return the median of a test metric over the cases that count, NaN without any."""
+        values = self.finite(metric)
+        return median(values) if values else math.nan
 
     def by_case(self, metric: str) -> dict[str, float]:
         """Return a test metric of each case, empty where it was not computed."""
@@ -120,12 +136,31 @@ def _tested(table: Path) -> dict[str, Any]:
         "scores": {name: [_number(table, name, case[name]) for case in cases] for name in metrics},
         "subjects": [case["subject"] for case in cases],
         "classified": as_classified(cases, str(table)) if cases and is_classified(list(cases[0])) else None,
+        "repeated": _repeated(cases),
     }
+
+
+def _repeated(cases: _Rows) -> dict[str, str]:
+    """Return the classes and regions whose scores and sizes are all those of an earlier one, and which."""
+    columns = [column for column in (cases[0] if cases else {}) if column not in CASE_METRICS and metric_of(column)]
+    earlier: dict[tuple[str | None, ...], str] = {}
+    found = {}
+    for name in dict.fromkeys(group_of(column) for column in columns):
+        cells = tuple(case.get(f"{kind}_{name}") for case in cases for kind in (*CASE_METRICS, *_SIZES))
+        if cells in earlier:
+            found[name] = earlier[cells]
+        earlier.setdefault(cells, name)
+    return found
 
 
 def metric_of(column: str) -> str | None:
     """Return the case metric that a column of ``cases.csv`` holds, over all classes or of one; None for others."""
     return next((metric for metric in CASE_METRICS if column == metric or column.startswith(f"{metric}_")), None)
+
+
+def group_of(column: str) -> str:
+    """Return the class or region that a column of scores is of; empty for the means over the classes."""
+    return column.removeprefix(metric_of(column) or column).removeprefix("_")
 
 
 def _train_seconds(manifest: dict[str, Any], steps_ms: list[float], wait_shares: list[float]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from lightning_pocket.types import CASE_METRICS
 
 from .class_statistics import compare_accuracy, compare_auc
 from .classified import Classified
-from .collect import RunResult, metric_of
+from .collect import RunResult, group_of, metric_of
 from .statistics import Bootstrap, PairedComparison, compare_scores, holm, is_non_inferior
 
 #: Metrics of a classification that are compared, and how; more is better.
@@ -88,10 +88,22 @@ class Comparison:
 
     @property
     def non_inferior(self) -> bool | None:
-        """Whether it is no worse within the margin; None where there is no margin, or nothing was compared."""
-        if self.margin is None or math.isnan(self.pair.low):
+        """Whether it is no worse within the margin; None without a margin, a comparison or enough evidence."""
+        if self.margin is None or math.isnan(self.pair.low) or self.pair.doubt:
             return None
         return is_non_inferior(self.pair, self.margin, self.higher_is_better)
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is shown to be worse by the margin or more."""
+        margin, pair = self.margin or 0.0, self.pair
+        beyond = pair.high <= -margin if self.higher_is_better else pair.low >= margin
+        return self.non_inferior is False and beyond
+
+    @property
+    def doubt(self) -> str:
+        """Why there is no verdict although there is a margin; empty where there is one."""
+        return "" if self.margin is None else self.pair.doubt
 
 
 def on_same_cases(results: Sequence[RunResult], common: bool = False) -> tuple[list[RunResult], str]:
@@ -138,6 +150,8 @@ def compare_runs(results: Sequence[RunResult], criteria: Criteria) -> list[Compa
         PocketError: If no run has a metric that is asked for.
     """
     tested = [result for result in results if result.subjects]
+    if len(tested) == 1:
+        _require_known(criteria.metrics, [*tested[0].scores, *(_CLASSIFIED if tested[0].classified else ())])
     return compare_pairs([(tested[0], other) for other in tested[1:]], criteria) if tested else []
 
 
@@ -156,11 +170,16 @@ def compare_pairs(pairs: Sequence[tuple[RunResult, RunResult]], criteria: Criter
     for first, second in pairs:
         for metric, pair in _compare(first, second, criteria, known):
             found.append(Comparison(second.name, first.name, metric, pair, _margin(metric, criteria)))
-    absent = [metric for metric in criteria.metrics if metric not in known]
-    if pairs and absent:
-        raise PocketError(f"--metric {absent[0]}: the runs do not have it. They have {', '.join(known) or 'none'}.")
+    if pairs:
+        _require_known(criteria.metrics, known)
     adjusted = holm([comparison.pair.p for comparison in found])
     return [replace(comparison, p_holm=p) for comparison, p in zip(found, adjusted, strict=True)]
+
+
+def _require_known(wanted: Iterable[str], known: Collection[str]) -> None:
+    absent = [metric for metric in wanted if metric not in known]
+    if absent:
+        raise PocketError(f"--metric {absent[0]}: the runs do not have it. They have {', '.join(known) or 'none'}.")
 
 
 def columns_of(results: Iterable[RunResult], per_class: bool) -> list[str]:
@@ -185,7 +204,11 @@ def _compare(
     wanted = criteria.metrics
     by_default = columns_of([first], criteria.per_class)
     of_asked = [c for c in columns if c in wanted or (c in by_default and (not wanted or metric_of(c) in wanted))]
-    found = [(c, compare_scores(first.scores[c], second.scores[c], criteria.bootstrap)) for c in of_asked]
+    found = []
+    for column, same in _without_repeated(of_asked, first.repeated.items() & second.repeated.items()).items():
+        pair = compare_scores(first.scores[column], second.scores[column], criteria.bootstrap)
+        note = "; ".join(filter(None, (pair.note, f"the same as {' and '.join(same)}" if same else "")))
+        found.append((column, replace(pair, note=note)))
     one, other = first.classified, second.classified
     if one is not None and other is not None:
         _require_same_truth(first, second, one, other)
@@ -193,6 +216,20 @@ def _compare(
         for metric, compare in _CLASSIFIED.items():
             if not wanted or metric in wanted:
                 found.append((metric, compare(one, other, criteria.bootstrap)))
+    return found
+
+
+def _without_repeated(columns: Sequence[str], repeated: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the columns to compare, and the classes or regions of left out ones that would be the same test again."""
+    earlier = dict(repeated)
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        name = group_of(column)
+        twin = f"{metric_of(column)}_{earlier.get(name)}"
+        if name in earlier and twin in found:
+            found[twin].append(name)
+        else:
+            found[column] = []
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from .comparison import Comparison, Criteria, compare_runs, on_same_cases
 from .comparison_tables import direction, origin_rows, result_rows
 from .page import Page
 from .pictures import picture_name
-from .statistics_tables import COUNTS, explain, metric_name, note_of, statistics_table
+from .statistics_tables import explain, metric_name, note_of, statistics_table
 from .verdict import caveats, sentences, verdicts
 
 #: Series of ``metrics.csv`` that are drawn, and what their axis is called.
@@ -102,9 +103,7 @@ def add_statistics(page: Page, comparisons: Sequence[Comparison], criteria: Crit
     page.section("Statistics")
     without_notes = [replace(c, pair=replace(c.pair, note="", left_out=0)) for c in comparisons]
     table = statistics_table(without_notes, criteria.bootstrap.confidence).unbroken()
-    header = ["wins" if head == COUNTS else head for head in table.header]  # short, or the table would not fit
-    wins = "Wins: cases in which the run is better / equal / worse."
-    page.table(header, table.rows, f"{table.title}. {explain(criteria)} {wins}")
+    page.table(table.header, table.rows, f"{table.title}. {explain(criteria)}")
     for comparison in comparisons:
         if note_of(comparison):
             page.paragraph(f"{comparison.name}, {metric_name(comparison.metric)}: {note_of(comparison)}.", "note")
@@ -114,20 +113,24 @@ def _add_charts(page: Page, results: Sequence[RunResult]) -> None:
     curves = []
     for name, label in _CURVES.items():
         series = {result.name: result.curves[name] for result in results if name in result.curves}
-        if series:
+        if any(math.isfinite(value) for points in series.values() for _, value in points):
             title = f"{label[0].upper()}{label[1:]} by epoch"
             curves.append((line_chart(series, "epoch", label, title), f"{title}."))
     if curves:
         page.section("Learning curves")
         page.charts(curves)
-    tested = [result for result in results if "dice" in result.scores]
+    tested = [result for result in results if "dice" in result.scores and result.finite("dice")]
     if not tested:
         return
     page.section("Accuracy")
+    dots = _dots(tested)
+    drawn = any(math.isfinite(v) for runs in dots.values() for cases in runs.values() for v in cases.values())
+    caption = "Dice of each test case; bars are means."
+    strips = [(dot_chart(dots, "Dice", "Dice of each case"), caption)] if drawn else []
     points = [Point(r.parameters, r.mean("dice"), r.name, r.spread("dice")) for r in tested]
     page.charts(
         [
-            (dot_chart(_dots(tested), "Dice", "Dice of each case"), "Dice of each test case; bars are means."),
+            *strips,
             (
                 scatter_chart(points, "parameters (log scale)", "test Dice", "Test Dice against parameters"),
                 "Mean test Dice against the number of parameters; bars are standard deviations over the cases.",
@@ -167,7 +170,8 @@ def _telling_cases(result: RunResult) -> dict[str, str]:
     """Return the worst, median and best case by Dice among those with a picture, and what each is."""
     folder = result.path / "test" / "pictures"
     scores = result.by_case("dice")
-    drawn = [subject for subject in scores if (folder / picture_name(subject)).is_file()]
+    finite = [subject for subject, score in scores.items() if math.isfinite(score)]
+    drawn = [subject for subject in finite if (folder / picture_name(subject)).is_file()]
     ranked = sorted(drawn, key=lambda subject: scores[subject])
     chosen: dict[str, str] = {}
     if ranked:

@@ -98,7 +98,7 @@ def _score_row(column: str, results: Sequence[RunResult]) -> list[str]:
     group = column.removeprefix(metric).lstrip("_")
 
     def cell(result: RunResult) -> str | None:
-        if column not in result.scores:
+        if column not in result.scores or not result.finite(column):
             return None
         return f"{result.mean(column):{form}} ± {result.spread(column):{form}}"
 

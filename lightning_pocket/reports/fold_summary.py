@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median, stdev
 
@@ -54,6 +55,8 @@ def _values(rows: Sequence[Row], column: str) -> list[float]:
 
 
 def _summary(metric: str, values: Sequence[float]) -> str:
+    if not all(map(math.isfinite, values)):  # stdev would fail
+        return "n/a"
     spread = stdev(values) if len(values) > 1 else 0.0
     return f"{_show(metric, fmean(values))} ± {_show(metric, spread)} ({_show(metric, median(values))})"
 

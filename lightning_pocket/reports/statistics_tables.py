@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import median
+from dataclasses import replace
 from typing import Any
 
-from .collect import RunResult, metric_of
+from .collect import RunResult, group_of, metric_of
 from .comparison import Comparison, Criteria, columns_of
 from .comparison_tables import METRICS
+from .statistics import FEWEST_JUDGED
 from .table_files import Table
 
 _NO_TEST = ""
-#: Head of the column of counts of cases.
-COUNTS = "better / equal / worse"
+#: Shown for a mean without any case that counts.
+NO_SCORE = "no finite score"
 #: Columns of the CSV file, one row per run and metric.
 RECORD_COLUMNS = (
     "run", "metric", "cases", "mean", "std", "median", "reference", "difference", "low", "high", "p", "p_holm",
@@ -25,7 +26,7 @@ RECORD_COLUMNS = (
 def metric_name(column: str) -> str:
     """Return what readers call a column of scores, such as ``HD95 (mm), liver``."""
     metric = metric_of(column) or column
-    group = column.removeprefix(metric).lstrip("_")
+    group = group_of(column)
     name = METRICS.get(metric, (metric, ""))[0]
     return f"{name}, {group}" if group else name
 
@@ -36,7 +37,9 @@ def show_p(p: float) -> str:
 
 
 def show_interval(comparison: Comparison) -> str:
-    """Return the interval of the difference, such as ``-0.004 to 0.012``."""
+    """Return the interval of the difference, such as ``-0.004 to 0.012``; empty where there is none."""
+    if math.isnan(comparison.pair.low):
+        return _NO_TEST
     form = _difference_format(comparison.metric)
     return f"{comparison.pair.low:{form}} to {comparison.pair.high:{form}}"
 
@@ -45,12 +48,14 @@ def summary(values: Sequence[float], metric: str) -> str:
     """Return mean ± standard deviation (median), as the paper prints scores.
 
     Args:
-        values: Score of each case.
+        values: Score of each case; those that are not finite do not count.
         metric: Column that they are from; it decides the digits.
     """
     form = METRICS.get(metric_of(metric) or metric, ("", ".3g"))[1]
     result = RunResult("", 0, None, {metric: list(values)})
-    return f"{result.mean(metric):{form}} ± {result.spread(metric):{form}} ({median(values):{form}})"
+    if not result.finite(metric):
+        return NO_SCORE
+    return f"{result.mean(metric):{form}} ± {result.spread(metric):{form}} ({result.median(metric):{form}})"
 
 
 def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95) -> Table:
@@ -64,7 +69,7 @@ def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95
     one = len(references) == 1
     header = [
         "run", *([] if one else ["compared with"]), "metric", "difference", f"{confidence:.0%} interval", "p",
-        "p (Holm)", "effect", "no worse within", COUNTS, "note",
+        "p (Holm)", "effect", "no worse within", "better / equal / worse", "note",
     ]  # fmt: skip
     rows = []
     for comparison in comparisons:
@@ -74,7 +79,7 @@ def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95
                 comparison.name,
                 *([] if one else [comparison.reference]),
                 metric_name(comparison.metric),
-                f"{pair.difference:+{_difference_format(comparison.metric)}}",
+                _NO_TEST if math.isnan(pair.low) else f"{pair.difference:+{_difference_format(comparison.metric)}}",
                 show_interval(comparison),
                 show_p(pair.p),
                 show_p(comparison.p_holm),
@@ -94,8 +99,9 @@ def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95
 def note_of(comparison: Comparison) -> str:
     """Return what a reader must know of a comparison, empty where nothing stands against it."""
     pair = comparison.pair
+    doubt = f"no verdict: {comparison.doubt}" if comparison.doubt else ""
     left_out = f"{pair.left_out} left out: a score is not a finite number" if pair.left_out else ""
-    return "; ".join(filter(None, [pair.note, left_out]))
+    return "; ".join(filter(None, [pair.note, doubt, left_out]))
 
 
 def explain(criteria: Criteria) -> str:
@@ -109,7 +115,9 @@ def explain(criteria: Criteria) -> str:
         "p: two-sided Wilcoxon signed-rank test, of accuracies McNemar's exact test; Holm's adjustment covers all "
         "tests of the table. Effect: matched-pairs rank-biserial correlation, of the sign of the difference. "
         f"Interval: percentile bootstrap of the mean difference, {bootstrap.resamples:,} resamples, seed "
-        f"{bootstrap.seed}. No worse: the interval stays within the margin on the bad side."
+        f"{bootstrap.seed}; of accuracies Tango's score interval. The AUC has an interval and no test. No worse: yes "
+        "where the interval stays within the margin on the bad side, no where all of it lies beyond, else not shown; "
+        f"no verdict from fewer than {FEWEST_JUDGED} cases or an interval of no width."
     )
 
 
@@ -125,7 +133,7 @@ def score_table(results: Sequence[RunResult], comparisons: Sequence[Comparison],
     tests = {(c.name, c.metric): c.p_holm for c in comparisons}
     header = ["run", "parameters (M)"]
     for metric in metrics:
-        header += [metric_name(metric), "p"] if tests else [metric_name(metric)]
+        header += [metric_name(metric), "p (Holm)"] if tests else [metric_name(metric)]
     rows = []
     for result in results:
         row = [result.name, f"{result.parameters / 1e6:.3g}"]
@@ -153,8 +161,9 @@ def records(results: Sequence[RunResult], comparisons: Sequence[Comparison]) -> 
         for metric in metrics:
             row: dict[str, Any] = {"run": result.name, "metric": metric, "cases": len(result.subjects)}
             if metric in result.scores:
-                values = result.scores[metric]
-                row |= {"mean": result.mean(metric), "std": result.spread(metric), "median": median(values)}
+                values = (result.mean(metric), result.spread(metric), result.median(metric))
+                count = len(result.finite(metric))
+                row |= {"cases": count} | (dict(zip(("mean", "std", "median"), values, strict=True)) if count else {})
             elif metric in scores:
                 row["mean"] = scores[metric]
             row |= _record(by_key.get((result.name, metric)))
@@ -198,9 +207,9 @@ def _record(comparison: Comparison | None) -> dict[str, Any]:
     pair = comparison.pair
     return {
         "reference": comparison.reference,
-        "difference": pair.difference,
-        "low": pair.low,
-        "high": pair.high,
+        "difference": _number(pair.difference),
+        "low": _number(pair.low),
+        "high": _number(pair.high),
         "p": _number(pair.p),
         "p_holm": _number(comparison.p_holm),
         "effect": _number(pair.effect),
@@ -210,7 +219,7 @@ def _record(comparison: Comparison | None) -> dict[str, Any]:
         "equal": pair.equal,
         "worse": comparison.worse,
         "left_out": pair.left_out,
-        "note": pair.note,
+        "note": note_of(replace(comparison, pair=replace(pair, left_out=0))),  # which has a column of its own
     }
 
 
@@ -223,8 +232,10 @@ def _difference_format(metric: str) -> str:
 
 
 def _verdict(comparison: Comparison) -> str:
-    found = comparison.non_inferior
-    return "" if found is None else f"{'yes' if found else 'no'} ({comparison.margin:g})"
+    if comparison.margin is None or math.isnan(comparison.pair.low):
+        return ""
+    found = {None: "no verdict", True: "yes", False: "no" if comparison.is_worse else "not shown"}
+    return f"{found[comparison.non_inferior]} ({comparison.margin:g})"
 
 
 def _counts(comparison: Comparison) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,40 @@ def read_tested(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = read_json(_record(run))
     now = state_of(run, _manifest(run).get("data", {})) | {"cases_sha256": sha256(_cases(run))}
     return found if all(found.get(key) == value for key, value in now.items()) else {}
+
+
+def what_was_changed(folder: Path) -> str:
+    """Return that the scores in a folder are not those that its test wrote; empty where they are, or may be.
+
+    Args:
+        folder: A run, or a cross-validation, whose table of cases must hold what the tests of its folds wrote.
+    """
+    crossval = folder / "crossval.json"
+    if crossval.is_file():
+        runs = {str(fold): folder / run["run"] for fold, run in read_json(crossval).get("runs", {}).items()}
+        kept = not any(map(what_was_changed, runs.values())) and _is_of_folds(folder / "cases.csv", runs)
+        remedy = "cases.csv is not what the tests of its folds wrote; run `pocket crossval` again"
+        return "" if kept else f"{folder}: {remedy}."
+    if not (_record(folder).is_file() and _cases(folder).is_file()):
+        return ""
+    written = read_json(_record(folder)).get("cases_sha256")
+    if written in (None, sha256(_cases(folder))):
+        return ""
+    return f"{folder}: test/cases.csv was changed after the test; run `pocket test --run_dir {folder}` again."
+
+
+def _is_of_folds(table: Path, runs: Mapping[str, Path]) -> bool:
+    """Whether each row of a cross-validation is in the table of its fold, where that is there."""
+    known = {fold: {row["subject"]: row for row in _rows(_cases(run))} for fold, run in runs.items()}
+    rows = [(row.pop("fold", ""), row) for row in _rows(table)]
+    return all(row == known[fold].get(row["subject"]) for fold, row in rows if known.get(fold))
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def is_tested(run: Path, checkpoint: str, settings: Mapping[str, Any] | None = None) -> bool:

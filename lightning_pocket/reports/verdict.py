@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from lightning_pocket.storage import read_json
 
 from .classified import Classified
-from .collect import RunResult
+from .collect import RunResult, metric_of
 from .comparison import Comparison
+from .statistics import differences_of
 from .statistics_tables import metric_name, show_interval, show_p
-from .tested import read_tested
+from .tested import read_tested, what_was_changed
 
 #: Below this many cases a difference may well be chance.
 _FEW_CASES = 20
+_EXAMPLES = 3
 _SAME = 0.0005  # differences that three digits do not show
 
 
@@ -37,20 +39,22 @@ def verdicts(comparisons: Sequence[Comparison], confidence: float = 0.95) -> lis
     """
     main: dict[tuple[str, str], Comparison] = {}
     for comparison in comparisons:
-        if comparison.non_inferior is not None:
+        if comparison.non_inferior is not None or comparison.doubt:
             main.setdefault((comparison.name, comparison.reference), comparison)
     return [_verdict(comparison, confidence) for comparison in main.values()]
 
 
 def _verdict(comparison: Comparison, confidence: float) -> str:
-    name, reference, pair = comparison.name, comparison.reference, comparison.pair
+    name, reference = comparison.name, comparison.reference
     metric, margin = metric_name(comparison.metric), comparison.margin or 0.0
     interval = f"{confidence:.0%} interval of the difference {show_interval(comparison)}"
     found = f"({interval}{_tested(comparison)})"
     if comparison.non_inferior:
         return f"{name} is no worse than {reference} within {margin:g} {metric} {found}."
-    certain = pair.high <= -margin if comparison.higher_is_better else pair.low >= margin
-    if certain:
+    if comparison.doubt:
+        within = f"within {margin:g} {metric}"
+        return f"No verdict on whether {name} is no worse than {reference} {within}: {comparison.doubt} {found}."
+    if comparison.is_worse:
         return f"{name} is worse than {reference} by {margin:g} {metric} or more {found}."
     return f"{name} is not shown to be no worse than {reference} within {margin:g} {metric} {found}."
 
@@ -70,6 +74,7 @@ def caveats(results: Sequence[RunResult]) -> list[str]:
     found = [f"{r.name}: training has not finished." for r in results if r.manifest.get("finished") is False]
     found += [f"{r.name}: not tested yet; run `pocket test --run_dir {r.path}`." for r in results if not r.subjects]
     tested = [result for result in results if result.subjects]
+    found += [text for result in tested for text in (what_was_changed(result.path), _not_finite(result)) if text]
     if len({frozenset(result.subjects) for result in tested}) > 1:
         found.append("The runs were not tested on the same cases: their means cannot be compared directly.")
     kinds = {result.name: kind for result in tested if (kind := _checkpoint(result))}
@@ -81,9 +86,25 @@ def caveats(results: Sequence[RunResult]) -> list[str]:
     if any(not same_hardware(first, result) for result in others):
         found.append("The runs were trained on different machines: times and memory cannot be compared directly.")
     few = min((len(result.subjects) for result in tested), default=_FEW_CASES)
-    if others and few < _FEW_CASES:
-        found.append(f"With {few} test {_plural(few, 'case')}, small differences in accuracy may be chance.")
+    if len(tested) > 1 and few < _FEW_CASES:
+        scored = metric_name(_first_metric(tested[0]))
+        found.append(f"With {few} test {_plural(few, 'case')}, small differences in {scored} may be chance.")
     return found
+
+
+def _first_metric(result: RunResult) -> str:
+    return "auc" if result.classified else next((name for name in result.scores if metric_of(name)), "scores")
+
+
+def _not_finite(result: RunResult) -> str:
+    """Return in which metrics some cases of a run do not count; empty where all do."""
+    left_out = {metric: len(result.subjects) - len(result.finite(metric)) for metric in result.scores}
+    named = [f"{metric_name(metric)} of {count}" for metric, count in left_out.items() if count]
+    if not named:
+        return ""
+    listed = ", ".join(named[:_EXAMPLES]) + (", ..." if len(named) > _EXAMPLES else "")
+    cases = f"{len(result.subjects)} {_plural(len(result.subjects), 'case')}"
+    return f"{result.name}: {listed} of {cases} is not a finite number; means and differences leave such cases out."
 
 
 def _checkpoint(result: RunResult) -> str:
@@ -113,7 +134,8 @@ def _score(result: RunResult) -> str:
     if result.classified:
         auc = result.classified.scores["auc"]
         return f"AUC {auc:.3f}" if math.isfinite(auc) else "AUC not defined"
-    return f"Dice {result.mean('dice'):.3f}" if "dice" in result.scores else "not tested"
+    dice = result.mean("dice") if "dice" in result.scores else None
+    return "not tested" if dice is None else f"Dice {dice:.3f}" if math.isfinite(dice) else "Dice not defined"
 
 
 def _classified(cases: Classified, other: Classified, name: str) -> str:
@@ -139,13 +161,15 @@ def _accuracy(result: RunResult, first: RunResult) -> str:
     mine, other = result.by_case("dice"), first.by_case("dice")
     if not mine or mine.keys() != other.keys():
         return ""
-    difference = result.mean("dice") - first.mean("dice")
-    lower = sum(mine[subject] < other[subject] for subject in mine)
-    higher = sum(mine[subject] > other[subject] for subject in mine)
+    differences = differences_of([other[subject] for subject in mine], list(mine.values()))
+    if not len(differences):
+        return ""
+    difference, cases = float(differences.mean()), len(differences)
+    lower, higher = int((differences < 0).sum()), int((differences > 0).sum())
     if abs(difference) < _SAME:
-        return f"the same Dice to three digits, lower in {lower} and higher in {higher} of {len(mine)} test cases"
+        return f"the same Dice to three digits, lower in {lower} and higher in {higher} of {cases} test cases"
     word, count = ("lower", lower) if difference < 0 else ("higher", higher)
-    return f"Dice {abs(difference):.3f} {word}, and {word} in {count} of {len(mine)} test {_plural(len(mine), 'case')}"
+    return f"Dice {abs(difference):.3f} {word}, and {word} in {count} of {cases} test {_plural(cases, 'case')}"
 
 
 def _time(result: RunResult, first: RunResult) -> str:

@@ -91,7 +91,7 @@ def select(layout: ImageLayout, skip_missing: bool) -> tuple[list[ImageCase], li
     for name in sorted(absent):
         finding = f"the class '{name}' has no image"
         faults.append(Fault(NO_CASE, str(layout.root), finding, "check the names of the classes", "warning"))
-    return present, unlisted_faults(layout.unlisted(), faults)
+    return present, unlisted_faults(layout.unlisted(), faults, layout.roles)
 
 
 def copy_faults(

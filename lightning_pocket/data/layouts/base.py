@@ -57,6 +57,8 @@ class Layout(ABC):
             class called "ignore" marks voxels that do not count: see :func:`ignored_value`.
         merge: The same with several values in one class, where that is the usual task; empty where it is not.
         regions: Raw label values of named parts that are scored together, and may overlap.
+        roles: Words by which the names of the files tell images and labels apart.
+        notes: What label values that are not declared usually are, and how to declare them.
     """
 
     name: ClassVar[str]
@@ -66,6 +68,8 @@ class Layout(ABC):
     labels: dict[int, str] | None
     merge: ClassVar[Mapping[int, str]] = {}
     regions: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    roles: ClassVar[tuple[str, ...]] = ()
+    notes: ClassVar[Mapping[int, str]] = {}
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -27,6 +27,11 @@ class BraTS2020(Layout):
     expects = "a folder BraTS20_Training_001 per case with BraTS20_Training_001_flair.nii, _t1, _t1ce, _t2 and _seg"
     merge = {0: "background", 1: "whole_tumour", 2: "whole_tumour", 4: "whole_tumour"}  # noqa: RUF012 (never changed)
     regions = {"ET": (4,), "TC": (1, 4), "WT": (1, 2, 4)}  # noqa: RUF012 (never changed)
+    roles = (*_MODALITIES, "seg")
+    notes = {  # noqa: RUF012 (never changed)
+        3: "3 is the enhancing tumour of later releases, which --classes background,whole_tumour=1+2+3+4 or "
+        "background,necrosis,edema,enhancing=3+4 takes as well"
+    }
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

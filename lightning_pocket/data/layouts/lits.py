@@ -27,6 +27,7 @@ class LiTS(Layout):
     name = "lits"
     expects = "volume-0.nii, segmentation-0.nii, volume-1.nii and so on (or .nii.gz), here or in folders below"
     merge = {0: "background", 1: "liver", 2: "liver"}  # noqa: RUF012 (never changed)
+    roles = ("volume", "segmentation")
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
