@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lightning_pocket.types import CASE_METRICS
@@ -101,12 +100,14 @@ def add_statistics(page: Page, comparisons: Sequence[Comparison], criteria: Crit
     if not comparisons:
         return
     page.section("Statistics")
-    without_notes = [replace(c, pair=replace(c.pair, note="", left_out=0)) for c in comparisons]
-    table = statistics_table(without_notes, criteria.bootstrap.confidence).unbroken()
+    table = statistics_table(comparisons, criteria.bootstrap.confidence, notes=False).unbroken()
     page.table(table.header, table.rows, f"{table.title}. {explain(criteria)}")
+    noted: dict[tuple[str, str], list[str]] = {}
     for comparison in comparisons:
-        if note_of(comparison):
-            page.paragraph(f"{comparison.name}, {metric_name(comparison.metric)}: {note_of(comparison)}.", "note")
+        noted.setdefault((comparison.name, note_of(comparison)), []).append(metric_name(comparison.metric))
+    for (name, note), metrics in noted.items():
+        if note:
+            page.paragraph(f"{name}, {', '.join(metrics)}: {note}.", "note")
 
 
 def _add_charts(page: Page, results: Sequence[RunResult]) -> None:

@@ -58,12 +58,13 @@ def summary(values: Sequence[float], metric: str) -> str:
     return f"{result.mean(metric):{form}} ± {result.spread(metric):{form}} ({result.median(metric):{form}})"
 
 
-def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95) -> Table:
+def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95, *, notes: bool = True) -> Table:
     """Return one row for each run and metric: difference, interval, p values, effect, verdict and counts.
 
     Args:
         comparisons: What was compared.
         confidence: Share of the resampled means in the intervals.
+        notes: Whether what a reader must know of a row stands in a column.
     """
     references = dict.fromkeys(comparison.reference for comparison in comparisons)
     one = len(references) == 1
@@ -86,7 +87,7 @@ def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95
                 "" if math.isnan(pair.effect) else f"{pair.effect:+.2f}",
                 _verdict(comparison),
                 _counts(comparison),
-                note_of(comparison),
+                note_of(comparison) if notes else "",
             ]
         )
     cases = sorted({comparison.pair.cases for comparison in comparisons})
