@@ -5,7 +5,8 @@
 Plain is eager computation on contiguous tensors in float32. Every combination of levers runs in a process of its own,
 because memory that a process keeps cannot be given back; the processes take turns, one step or image each, so that all
 of them meet the same load of the machine. Ratios are medians over rounds of plain time / own time in the same round:
-above 1 is faster than plain. Input is generated; torch and the torch-only parts of this package are all it needs.
+above 1 is faster than plain. On a machine that others use too, the time of the processor says more than that of the
+clock: both are given. Input is generated; torch and the torch-only parts of this package are all it needs.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ def make_network(job: Job) -> UNet:
     return UNet(1, CLASSES, depth=depth, widths=widths, checkpoint_levels=job.checkpoint_levels).to(job.device)
 
 
-def training_step(job: Job) -> tuple[Callable[[], float], str]:
-    """Return a step, which gives its loss, and the levers it is done with."""
+def training_step(job: Job) -> tuple[Callable[[], list[float]], str]:
+    """Return a step, which gives its loss and the size of its gradients, and the levers it is done with."""
     network, (patch, batch, _) = make_network(job), job.size
     image = torch.randn(batch, 1, patch, patch, patch, device=job.device)
     label = torch.randint(CLASSES, (batch, patch, patch, patch), device=job.device)
@@ -131,18 +132,19 @@ def training_step(job: Job) -> tuple[Callable[[], float], str]:
         levers = choose_for_training(network, compute, make_optimizer, candidates).levers
     runner, optimizer = Runner(network, levers), make_optimizer(network.parameters())
 
-    def step() -> float:
+    def step() -> list[float]:
         optimizer.zero_grad()
         value = compute(runner)
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return float(value.detach())
+        size = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
+        return [float(value.detach()), float(size)]
 
     return step, str(levers)
 
 
-def inference_run(job: Job) -> tuple[Callable[[], float], str]:
-    """Return the prediction of a volume, which gives the mean of its logits, and the levers it is done with."""
+def inference_run(job: Job) -> tuple[Callable[[], list[float]], str]:
+    """Return the prediction of a volume, which gives some of its logits, and the levers it is done with."""
     network, (patch, _, volume) = make_network(job).eval(), job.size
     image = torch.randn(1, 1, volume, volume, volume, device=job.device)
     window = SlidingWindow(window_batch=job.window_batch)
@@ -155,14 +157,16 @@ def inference_run(job: Job) -> tuple[Callable[[], float], str]:
         WindowChooser(make, inference_candidates(torch.device(job.device), Levers())) if job.auto else make(job.levers)
     )
 
-    def run() -> float:
+    def run() -> list[float]:
         with torch.inference_mode():
-            return float(window(predict, image, [patch] * 3).mean())
+            logits = window(predict, image, [patch] * 3)
+        return logits[..., ::8, ::8, ::8].flatten().tolist()
 
-    if isinstance(predict, WindowChooser):
+    if not isinstance(predict, WindowChooser):
+        return run, str(job.levers)
+    while predict.choice is None:
         run()
-        return run, str(predict.choice.levers) if predict.choice else "undecided"
-    return run, str(job.levers)
+    return run, str(predict.choice.levers)
 
 
 def work(pipe: Connection, job: Job) -> None:
@@ -174,11 +178,11 @@ def work(pipe: Connection, job: Job) -> None:
     pipe.send("ready")
     while pipe.recv():
         synchronize(device)
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         step()
         synchronize(device)
-        pipe.send(time.perf_counter() - started)
-    pipe.send({"levers": levers, "value": first, "peak_mib": round(peak_mib(device) - before)})
+        pipe.send((time.perf_counter() - started, time.process_time() - busy))
+    pipe.send({"levers": levers, "values": first, "peak_mib": round(peak_mib(device) - before)})
 
 
 def peak_mib(device: torch.device) -> float:
@@ -198,7 +202,7 @@ def compare(jobs: Sequence[Job], rounds: int) -> list[dict[str, Any]]:
         pipes[job.name], end = context.Pipe()
         context.Process(target=work, args=(end, job), daemon=True).start()
         pipes[job.name].recv()
-    times: dict[str, list[float]] = {name: [] for name in pipes}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in pipes}
     for number in range(rounds + 1):
         for name, pipe in pipes.items():
             pipe.send(True)
@@ -208,20 +212,30 @@ def compare(jobs: Sequence[Job], rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name, pipe in pipes.items():
         pipe.send(False)
-        ratio = statistics.median(a / b for a, b in zip(times["plain"], times[name], strict=True))
-        found = {"name": name, "median_ms": round(1000 * statistics.median(times[name]), 1), "ratio": round(ratio, 3)}
-        rows.append(found | {"spread": [round(1000 * t, 1) for t in sorted(times[name])]} | pipe.recv())
+        found: dict[str, Any] = {"name": name}
+        for kind, prefix in enumerate(("", "cpu_")):
+            plain, own = ([step[kind] for step in times[which]] for which in ("plain", name))
+            found |= {
+                f"{prefix}ms": [round(1000 * seconds, 1) for seconds in own],
+                f"{prefix}median_ms": round(1000 * statistics.median(own), 1),
+                f"{prefix}ratio": round(statistics.median(a / b for a, b in zip(plain, own, strict=True)), 3),
+            }
+        rows.append(found | pipe.recv())
     for row in rows:
-        row["value_differs_by"] = abs(row["value"] - rows[0]["value"]) / max(abs(rows[0]["value"]), 1e-12)
-    return rows
+        pairs = zip(row["values"], rows[0]["values"], strict=True)
+        row["differs_by"] = max(abs(own - plain) / max(map(abs, rows[0]["values"])) for own, plain in pairs)
+    return [{key: value for key, value in row.items() if key != "values"} for row in rows]
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print a table."""
-    print(f"\n{title}\n  {'':40} {'ms':>10} {'ratio':>6} {'peak MiB':>9}  levers")
+    print(
+        f"\n{title}\n  {'':40} {'ms':>9} {'ratio':>6} {'CPU ms':>9} {'ratio':>6} {'peak MiB':>9} {'differs':>8}  levers"
+    )
     for row in rows:
         print(
-            f"  {row['name']:40} {row['median_ms']:10.1f} {row['ratio']:6.2f} {row['peak_mib']:9,}  {row['levers']}",
+            f"  {row['name']:40} {row['median_ms']:9.1f} {row['ratio']:6.2f} {row['cpu_median_ms']:9.1f} "
+            f"{row['cpu_ratio']:6.2f} {row['peak_mib']:9,} {row['differs_by']:8.0e}  {row['levers']}",
             flush=True,
         )
 

@@ -30,6 +30,7 @@ from lightning_pocket.speed import (
     untouched,
 )
 from lightning_pocket.speed import choice as choice_module
+from lightning_pocket.speed.heap import can_keep_memory
 
 PLAIN, LAST, KEEP = Levers(), Levers(channels_last=True), Levers(keep_memory=True)
 CPU = torch.device("cpu")
@@ -135,6 +136,19 @@ def test_measuring_a_training_leaves_no_trace() -> None:
             assert torch.equal(old[2], new[2])
         else:
             assert old == new
+
+
+def test_memory_is_not_kept_where_there_is_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = UNet(1, 2, depth=1, widths=WidthSchedule(base=2))
+    x = torch.randn(1, 1, 4, 4, 4)
+    monkeypatch.setattr("lightning_pocket.speed.heap._free_mib", lambda: [1e9, 3.0])
+    found = choose_for_training(
+        network, lambda runner: runner(x).square().mean(), torch.optim.Adam, training_candidates(CPU), rounds=1
+    )
+    assert not found.levers.keep_memory
+    notes = [timing.note for timing in found.timings if timing.levers.keep_memory]
+    assert len(notes) == (2 if can_keep_memory() else 0)
+    assert all("MiB more, and 3 MiB are free" in note for note in notes)
 
 
 def test_every_candidate_steps_from_the_same_weights() -> None:

@@ -26,6 +26,11 @@ class Runner:
         network: A ``Network``, or what has its two methods. Its kernels are brought into the layout of the levers, in
             place.
         levers: How to run it. ``folded`` is left to whoever gives the network: see :func:`.fold.folded`.
+
+    Attributes:
+        network: The same.
+        levers: The same.
+        trained: Whether it has been run for gradients.
     """
 
     def __init__(self, network: nn.Module, levers: Levers) -> None:
@@ -33,7 +38,7 @@ class Runner:
         self.levers = levers
         self._forward = Compiled(lambda x: cast("Tensor", network(x)))
         self._outputs = Compiled(cast("Callable[[Tensor], list[Tensor]]", network.outputs))
-        self._trained = False
+        self.trained = False
         self.prepare()
 
     def prepare(self) -> None:
@@ -50,12 +55,12 @@ class Runner:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits of images ``(B, C, *S)``, in the layout that they come in."""
         with self._context(x):
-            return (self._forward if self.levers.compiled else self._forward.function)(self._image(x))
+            return (self._forward if self._compiles else self._forward.function)(self._image(x))
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """Return the logits of every head, see ``Network.outputs``."""
         with self._context(x):
-            run = self._outputs if self.levers.compiled else self._outputs.function
+            run = self._outputs if self._compiles else self._outputs.function
             return run(self._image(x))
 
     @property
@@ -69,8 +74,11 @@ class Runner:
         Args:
             error: Why.
         """
-        self._forward.give_up(error)
         self._outputs.give_up(error)
+
+    @property
+    def _compiles(self) -> bool:
+        return self.levers.compiled and not self.failure
 
     def _image(self, x: Tensor) -> Tensor:
         return laid_out(x, channels_last=True) if self.levers.channels_last else x
@@ -80,7 +88,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             if self.levers.bfloat16:  # if not, autocast that the caller began goes on
                 stack.enter_context(torch.autocast(x.device.type, torch.bfloat16))
-            if torch.is_grad_enabled() and not self._trained:
+            if torch.is_grad_enabled() and not self.trained:
                 stack.enter_context(refuse_thin_features(self.network, x))
             yield
-        self._trained |= torch.is_grad_enabled()
+        self.trained |= torch.is_grad_enabled()

@@ -10,7 +10,8 @@ from torch.optim.optimizer import Optimizer
 
 from lightning_pocket.errors import PocketError
 
-from .choice import Choice, measure
+from .choice import Choice, Prepare, measure
+from .heap import check_room
 from .layout import lay_out_state
 from .levers import Levers
 from .runner import Runner
@@ -43,8 +44,17 @@ def choose_for_training(
     with untouched(network) as snapshot:
         runners = [Runner(network, levers) for levers in candidates]
         optimizer = make_optimizer(network.parameters())
-        steps = {runner.levers: partial(_prepare, runner, loss, optimizer, snapshot) for runner in runners}
+        steps: dict[Levers, Prepare] = {
+            runner.levers: partial(_prepare, runner, loss, optimizer, snapshot) for runner in runners
+        }
+        if not candidates[0].keep_memory:
+            steps |= {levers: partial(_with_room, step) for levers, step in steps.items() if levers.keep_memory}
         return measure(steps, device, rounds, "training steps")
+
+
+def _with_room(prepare: Prepare) -> Callable[[], Sequence[float]]:
+    check_room()  # here plain computation has shown what it needs
+    return prepare()
 
 
 def _prepare(
