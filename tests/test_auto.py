@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from interruption import kill_after
 from torch import Tensor, nn
 
+from lightning_pocket.callbacks.choose_speed import _most_steps
 from lightning_pocket.cli import main
 from lightning_pocket.layers import LayerFactory, WidthSchedule
 from lightning_pocket.networks import UNet
@@ -360,3 +362,21 @@ def test_bad_values_of_inference_are_one_line(
     found = fails(["infer", str(trained), image, f"--output={tmp_path / 'out'}", "--device=cpu", option])
     assert message in found
     assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nothing_is_measured_where_plain_computation_gives_no_numbers(value: float) -> None:
+    found = measure({PLAIN: lambda: lambda: (value,), LAST: lambda: lambda: (1.0,)}, CPU, 2, "steps")
+    assert found.levers == PLAIN
+    assert found.reason == f"not measured: the first batch gives {value}"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "accumulate", "expected"),
+    [(3, -1, 1, 30), (3, 5, 1, 5), (3, 5, 2, 10), (-1, 7, 1, 7), (-1, -1, 1, float("inf"))],
+)
+def test_the_length_of_a_run(epochs: int, max_steps: int, accumulate: int, expected: float) -> None:
+    trainer = SimpleNamespace(
+        max_epochs=epochs, max_steps=max_steps, accumulate_grad_batches=accumulate, num_training_batches=10
+    )
+    assert _most_steps(trainer) == expected

@@ -162,7 +162,7 @@ def test_mixed_precision_computes_in_half_and_keeps_whole_weights(options, tmp_p
         return loss
 
     monkeypatch.setattr(L2Dice, "forward", record)
-    main(["fit", *options, f"--config={preset}"])
+    main(["fit", *options, f"--config={preset}", "--data.init_args.patch_size=[16,16,16]"])
     assert torch.bfloat16 in kinds
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {value.dtype for value in saved.values() if value.is_floating_point()} == {torch.float32}

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import locale
 import logging
 import os
 import subprocess
@@ -265,6 +266,8 @@ def test_a_copied_runner_runs_the_copied_network() -> None:
 
 @pytest.mark.e2e
 def test_compiled_networks_compute_the_same() -> None:
+    if locale.getencoding().lower() != "utf-8":
+        pytest.skip("torch.compile reads templates of its own in this encoding")
     torch.manual_seed(0)
     network = UNet(2, 3, spatial_dims=2, depth=1, widths=WidthSchedule(base=2))
     x = image(network)
@@ -354,3 +357,15 @@ def test_the_benchmark_needs_torch_alone() -> None:
     root = Path(__file__).parents[1]
     found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_search_of_cudnn_is_switched_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in (False, True):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+        plain = Runner(make(), Levers())
+        runners = [plain, Runner(make(), Levers(benchmark=True)), Runner(make(), Levers(benchmark=True))]
+        seen = []
+        for runner in (*runners, plain):
+            runner.prepare()
+            seen.append(torch.backends.cudnn.benchmark)
+        assert seen == [before, True, True, before]

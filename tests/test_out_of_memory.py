@@ -114,6 +114,11 @@ def test_advice_where_nothing_fits():
     assert "take a smaller network" in str(explain("memory", SETTINGS, linear, 5, "cpu"))
 
 
+def test_a_full_disk_is_no_lack_of_memory():
+    assert recognise(OSError(28, "No space left on device", "runs/x/last.ckpt")) is None
+    assert recognise(OSError(28, "No space left on device", "/dev/shm/torch_12")) == "shared memory"
+
+
 @pytest.mark.parametrize("kind", ["shared memory", "worker"])
 def test_advice_for_loaders(kind):
     message = str(explain(kind, SETTINGS, linear, 5, "cpu"))

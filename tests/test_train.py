@@ -171,7 +171,7 @@ def test_validate_repeats_the_last_epoch(run, capsys):
         ["--config=deep_supervision", "--config=dice_ce", "--model.init_args.network.init_args.deep_supervision=1"],
         ["--config=queue", "--data.init_args.queue.num_workers=0"],
         ["--config=validate_patches", "--config=strong_augmentation"],
-        ["--data.init_args.num_workers=2", "--trainer.precision=bf16-mixed"],
+        ["--data.init_args.num_workers=2", "--trainer.precision=bf16-mixed", "--data.init_args.patch_size=[16,16,16]"],
     ],
     ids=["full", "hrnet", "deep_supervision", "queue", "augmented", "workers"],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -100,9 +101,9 @@ class ChooseSpeed(Callback):
         own = task.runner.levers
         tried = [own | levers for levers in training_candidates(trainer.strategy.root_device, self.bfloat16)]
         candidates = list(dict.fromkeys(tried))
-        steps = trainer.num_training_batches * max(trainer.max_epochs or 1, 1)
+        steps = _most_steps(trainer)
         needed = (self.rounds + 1) * len(candidates)
-        if trainer.max_epochs != -1 and needed > self.max_share * steps:
+        if needed > self.max_share * steps:
             return Choice(own, f"not measured: it would take {needed} steps, the run has {steps:.0f}")
         choice = self._measure(trainer, task, batch, candidates)
         seconds = steps * _milliseconds(choice) / 1000
@@ -126,6 +127,13 @@ class ChooseSpeed(Callback):
             task.runner = before
             if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _most_steps(trainer: Trainer) -> float:
+    """Return how many batches the run trains on at most."""
+    epochs = math.inf if trainer.max_epochs in (-1, None) else trainer.max_epochs
+    batches = trainer.num_training_batches * epochs
+    return batches if trainer.max_steps < 0 else min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
 
 
 def _milliseconds(choice: Choice) -> float:

@@ -16,7 +16,7 @@ Kind = Literal["memory", "shared memory", "worker"]
 
 #: What torch, Python and C++ say; the last one is what oneDNN makes of it.
 _SAID: dict[Kind, tuple[str, ...]] = {
-    "shared memory": ("out of shared memory", "unable to allocate shared memory", "No space left on device"),
+    "shared memory": ("out of shared memory", "unable to allocate shared memory", "/dev/shm", "shm_open"),
     "worker": ("is killed by signal: Killed",),
     "memory": (
         "CUDA out of memory",

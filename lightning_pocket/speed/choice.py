@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,8 @@ class Timing:
     Args:
         levers: How it was done.
         milliseconds: Median time.
-        ratio: Median over rounds of plain time / this time, both of the same round: above 1 is faster than plain.
+        ratio: Median over rounds of plain time / this time, both of the round of that number: above 1 is faster than
+            plain.
         note: Why it cannot be chosen; empty if it can.
     """
 
@@ -83,7 +85,7 @@ def pick(
     """Return the fastest combination, or plain where none is faster by ``threshold``.
 
     Args:
-        times: Seconds of each round, plain first; round ``i`` of one was done next to round ``i`` of the others.
+        times: Seconds of each round, plain first.
         notes: Why some of them cannot be chosen.
         what: What was measured.
         threshold: Ratio of plain time to the time of the chosen one that must be reached.
@@ -123,6 +125,8 @@ def measure(candidates: Mapping[Levers, Prepare], device: torch.device, rounds: 
         for number in range(rounds + 1):
             for levers in group:
                 measured.add(levers, candidates[levers], warm_up=number == 0)
+                if not measured.finite:
+                    return Choice(plain, f"not measured: the first batch gives {_shown(measured.expected)}")
     times = {levers: measured.times[levers] for levers in candidates if measured.times.get(levers)}
     return pick(times, measured.notes, what)
 
@@ -135,7 +139,12 @@ class _Measured:
         self.notes: dict[Levers, str] = {}
         self._plain = plain
         self._device = device
-        self._expected: Sequence[float] = ()
+        self.expected: Sequence[float] = ()
+
+    @property
+    def finite(self) -> bool:
+        """Whether plain computation gives numbers that others can be compared with."""
+        return all(map(math.isfinite, self.expected))
 
     def add(self, levers: Levers, prepare: Prepare, warm_up: bool) -> None:
         """Do the work once; the first time it is checked, later it is timed."""
@@ -152,9 +161,9 @@ class _Measured:
         if not warm_up:
             self.times.setdefault(levers, []).append(seconds)
             return
-        self._expected = self._expected or values
-        if not _agree(values, self._expected, levers):
-            self.notes[levers] = f"computes {_shown(values)} instead of {_shown(self._expected)}"
+        self.expected = self.expected or values
+        if self.finite and not _agree(values, self.expected, levers):
+            self.notes[levers] = f"computes {_shown(values)} instead of {_shown(self.expected)}"
 
     def _timed(self, prepare: Prepare) -> tuple[float, Sequence[float]]:
         work = prepare()

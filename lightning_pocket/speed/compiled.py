@@ -40,9 +40,9 @@ class Compiled(Generic[Output]):
         shape = (tuple(x.shape), x.dtype, x.device)
         if self.failure or self._shapes.setdefault(torch.is_grad_enabled(), shape) != shape:
             return self.function(x)
-        if self._compiled is None:
-            self._compiled = torch.compile(self.function, dynamic=False)
         try:
+            if self._compiled is None:
+                self._compiled = torch.compile(self.function, dynamic=False)
             return self._compiled(x)
         except (PocketError, torch.OutOfMemoryError):
             raise

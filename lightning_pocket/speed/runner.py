@@ -18,6 +18,9 @@ from .thin_features import refuse_thin_features
 
 log = logging.getLogger(__name__)
 
+#: Whether cuDNN searched for algorithms before the lever was first used; None while it is not in use.
+_searched: bool | None = None
+
 
 class Runner:
     """Calls a network with some levers on; weights, names and checkpoints of the network stay as they are.
@@ -46,8 +49,7 @@ class Runner:
         lay_out(self.network, self.levers.channels_last)
         if not keep_memory(self.levers.keep_memory):
             log.warning("keep_memory: has no effect on this system, it is a setting of glibc.")
-        if self.levers.benchmark:
-            torch.backends.cudnn.benchmark = True
+        _search_algorithms(self.levers.benchmark)
 
     def __reduce__(self) -> tuple[type[Runner], tuple[nn.Module, Levers]]:
         return Runner, (self.network, self.levers)  # a copy runs the copied network, and compiles anew
@@ -92,3 +94,14 @@ class Runner:
                 stack.enter_context(refuse_thin_features(self.network, x))
             yield
         self.trained |= torch.is_grad_enabled()
+
+
+def _search_algorithms(on: bool) -> None:
+    """Let cuDNN try its algorithms, or bring its setting back to what it was."""
+    global _searched
+    if on and _searched is None:
+        _searched = torch.backends.cudnn.benchmark
+    if on or _searched is not None:
+        torch.backends.cudnn.benchmark = on or bool(_searched)
+    if not on:
+        _searched = None
