@@ -135,7 +135,7 @@ def test_available_memory_respects_the_limits(monkeypatch, tmp_path):
     monkeypatch.setattr(out_of_memory, "_CGROUP", tmp_path)
     assert out_of_memory.available_mib("cpu") <= 200
     (tmp_path / "memory.max").write_text("max")
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    taken = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     monkeypatch.setattr(resource, "getrlimit", lambda _: (taken + 200 * MIB, -1))
     assert out_of_memory.available_mib("cpu") == pytest.approx(200 - 144, abs=8)
 
