@@ -257,6 +257,21 @@ def test_the_segmenter_gives_the_same_labels_either_way(trained: Path, blobs: Pa
     assert few.choice is None  # too few windows to find out
 
 
+def test_bfloat16_gives_nearly_the_same_labels(trained: Path, blobs: Path) -> None:
+    checkpoint = trained / "checkpoints" / "last.ckpt"
+    agreement, found = [], 0
+    for index in range(4):
+        image = [blobs / "imagesTr" / f"case_0{index}.nii.gz"]
+        full, half = (
+            Segmenter(checkpoint, "cpu", Settings(precision=precision, speed=speed)).segment(image).label.array
+            for precision, speed in (("float32", "plain"), ("bfloat16", "auto"))
+        )
+        agreement.append((full == half).mean())
+        found += int((full > 0).sum())
+    assert found > 0
+    assert min(agreement) > 0.995
+
+
 # From the command line
 
 

@@ -162,7 +162,8 @@ def test_mixed_precision_computes_in_half_and_keeps_whole_weights(options, tmp_p
         return loss
 
     monkeypatch.setattr(L2Dice, "forward", record)
-    main(["fit", *options, f"--config={preset}", "--data.init_args.patch_size=[16,16,16]"])
+    patch = "--data.init_args.patch_size=[12,16,16]"  # 2 planes at the coarsest level would be refused
+    main(["fit", *options, patch, f"--config={preset}"])
     assert torch.bfloat16 in kinds
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {value.dtype for value in saved.values() if value.is_floating_point()} == {torch.float32}

@@ -162,7 +162,9 @@ def test_a_runner_gives_its_network_what_the_levers_say() -> None:
     assert [tensor.dtype == torch.bfloat16 for tensor in seen] == [False] * 4 + [True] * 3
 
 
-def test_bfloat16_is_refused_where_its_gradients_are_garbage() -> None:
+def test_bfloat16_is_refused_where_its_gradients_are_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    capability = ["AVX512"]
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability[0])
     network = make()
     half, thin = Runner(network, Levers(bfloat16=True)), image(network)
     with pytest.raises(PocketError, match="features of 2 planes with a kernel of 3"):
@@ -172,6 +174,8 @@ def test_bfloat16_is_refused_where_its_gradients_are_garbage() -> None:
     Runner(network, PLAIN).outputs(thin)
     half.outputs(image(network, size=3))
     assert not any(module._forward_pre_hooks for module in network.modules())
+    capability[0] = "AVX2"
+    Runner(network, Levers(bfloat16=True)).outputs(thin)
 
 
 # Batch norm folded into convolutions

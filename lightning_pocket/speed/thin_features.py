@@ -16,8 +16,8 @@ from lightning_pocket.errors import PocketError
 def refuse_thin_features(network: nn.Module, x: Tensor) -> Iterator[None]:
     """Refuse to train with gradients that would be wrong.
 
-    On CPUs that compute bfloat16, torch 2.13 returns garbage for the gradient of a 3D kernel where its input has fewer
-    planes than the kernel, such as 2 planes and a kernel of 3: numbers around 1e30, or NaN.
+    On CPUs with AVX-512, torch 2.13 returns garbage for the gradient of a 3D kernel in bfloat16 where its input has
+    fewer planes than the kernel, such as 2 planes and a kernel of 3: numbers around 1e30, or NaN. AVX2 is right.
 
     Args:
         network: Is called once inside.
@@ -38,7 +38,8 @@ def refuse_thin_features(network: nn.Module, x: Tensor) -> Iterator[None]:
 
 
 def _computes_in_bfloat16() -> bool:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return half and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _refuse(conv: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -46,6 +47,6 @@ def _refuse(conv: nn.Module, inputs: tuple[Any, ...]) -> None:
     if 1 < planes < kernel:
         raise PocketError(
             f"bfloat16: a convolution sees features of {planes} planes with a kernel of {kernel}, for which torch "
-            "computes wrong gradients on CPUs. Double the first axis of data.init_args.patch_size, lower the network's "
-            "depth, or train with trainer.precision 32-true."
+            "computes wrong gradients on this CPU. Double the first axis of data.init_args.patch_size, lower the "
+            "network's depth, or train with trainer.precision 32-true."
         )
