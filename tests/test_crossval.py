@@ -358,9 +358,12 @@ def test_two_trainings_in_one_folder_are_refused(options, tmp_path, fails):
 def test_the_other_processes_of_a_training_need_no_lock(tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     with run.locked():
+        lock = run.path / ".lock"
+        held = lock.read_bytes()
         monkeypatch.setenv("NODE_RANK", "1")
         with run.locked():
-            pass
+            assert lock.read_bytes() == held  # the first process's, not taken over
+        assert lock.is_file()  # nor released
 
 
 def test_a_lock_is_not_foreign_and_survives_nothing(options, tmp_path):

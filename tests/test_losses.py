@@ -155,6 +155,7 @@ def test_losses_never_wait_for_the_device(loss):
     with FakeTensorMode(allow_non_fake_inputs=True):  # raises where a value is read
         logits, label = torch.zeros(2, 3, 4, 4, requires_grad=True), torch.zeros(2, 4, 4, dtype=torch.uint8)
         deep_supervision_loss([logits, logits[..., ::2, ::2]], label, loss).backward()
+    assert logits.grad.shape == logits.shape
 
 
 def saved_bytes_per_voxel_and_class(loss) -> float:

@@ -201,7 +201,7 @@ MINIMAL = {
         ({"titel": "x"}, "no key 'titel'. Did you mean title?"),
         ({"variants": {}}, "variants is empty"),
         ({"groups": []}, "groups is empty"),
-        ({"measure": 1}, "measure is 1, expected a bool"),
+        ({"measure": 1}, "measure is 1, expected bool"),
         ({"published": {"train_mib": [1.0]}}, "the lowest and the highest"),
         ({"groups": [MINIMAL["groups"][0] | {"patches": [[0, 8, 8]]}]}, r"patches: has \[0, 8, 8\]"),
         ({"groups": [MINIMAL["groups"][0] | {"batches": [0]}]}, "batches: has 0"),

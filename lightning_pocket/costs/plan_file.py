@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ import yaml
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, find_config
+from lightning_pocket.studies.yaml_fields import checked_fields
 
 from .plan import Candidate, Grid, Plan, Size
 
@@ -83,7 +83,7 @@ def read_plan(name: str) -> Plan:
         PocketError: If there is no such file, or it is not as expected.
     """
     path = find_config(name, ("profiles",))
-    file = _File(**_entries(_load(path), _File, str(path)))
+    file = _File(**checked_fields(_load(path), _File, str(path)))
     grids = [_read_group(content, file, f"{path}: groups[{index}]") for index, content in enumerate(file.groups)]
     if not grids or not file.variants:
         raise PocketError(f"{path}: {'groups' if file.variants else 'variants'} is empty; give at least one.")
@@ -100,16 +100,16 @@ def read_plan(name: str) -> Plan:
 
 
 def _read_group(content: Any, file: _File, where: str) -> Grid:
-    group = _Group(**_entries(content, _Group, where))
+    group = _Group(**checked_fields(content, _Group, where))
     candidates = []
     for name, entry in group.networks.items():
-        network = _Architecture(**_entries(entry, _Architecture, f"{where}: networks.{name}"))
+        network = _Architecture(**checked_fields(entry, _Architecture, f"{where}: networks.{name}"))
         for variant, presets in file.variants.items():
             configs = [f"--config={find_config(config)}" for config in (*network.configs, *presets)]
             options = [f"--{key}={_dump(value)}" for key, value in (group.options | network.options).items()]
             published = network.published.get(variant, {})
             candidates.append(Candidate(name, variant, (*configs, *options), published=published))
-    cpu = _OnCpu(**_entries(group.cpu, _OnCpu, f"{where}: cpu"))
+    cpu = _OnCpu(**checked_fields(group.cpu, _OnCpu, f"{where}: cpu"))
     return Grid(
         group.title,
         tuple(candidates),
@@ -119,29 +119,6 @@ def _read_group(content: Any, file: _File, where: str) -> Grid:
         _sizes(cpu.patches, f"{where}: cpu.patches"),
         cpu.skip,
     )
-
-
-def _entries(content: Any, kind: type[_T], where: str) -> dict[str, Any]:
-    """Return the entries of a mapping after checking their names and types."""
-    if not isinstance(content, Mapping):
-        raise PocketError(f"{where}: found {type(content).__name__}, expected keys such as {fields(kind)[0].name}.")  # type: ignore[arg-type]
-    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
-    for key, value in content.items():
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
-            raise PocketError(f"{where}: there is no key {key!r}. {hint}")
-        expected = str(known[key].type).partition("[")[0]
-        if type(value).__name__ != expected:
-            raise PocketError(f"{where}: {key} is {value!r}, expected a {expected}.")
-    missing = [
-        entry.name
-        for entry in known.values()
-        if entry.default is MISSING and entry.default_factory is MISSING and entry.name not in content
-    ]
-    if missing:
-        raise PocketError(f"{where}: has no {missing[0]}.")
-    return dict(content)
 
 
 def _sizes(values: Sequence[Any], where: str) -> tuple[Size, ...]:

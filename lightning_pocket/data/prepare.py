@@ -99,13 +99,26 @@ def is_up_to_date(preparation: Preparation, output: Path) -> bool:
     if not all(is_whole(output / "cases" / subject) for subject in dataset["subjects"]):
         return False
     found = differences(output, dataset, preparation.settings, preparation.cases, preparation.folds)
+    refuse_differences(output, found)
+    return True
+
+
+def refuse_differences(output: Path, found: Sequence[str]) -> None:
+    """Refuse a finished cache that is not what would be prepared.
+
+    Args:
+        output: Folder of the cache.
+        found: A line for each difference.
+
+    Raises:
+        PocketError: If there is any.
+    """
     if found:
         lines = "\n".join(f"  {line}" for line in found)
         raise PocketError(
             f"{output}: was prepared otherwise; use --fresh to prepare it again or choose another --output. "
             f"What differs:\n{lines}"
         )
-    return True
 
 
 def refuse_foreign(output: Path) -> None:

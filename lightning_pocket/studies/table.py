@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -13,6 +12,8 @@ import yaml
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import Option, Run, configs_folder, find_config
+
+from .yaml_fields import checked_fields, suggest
 
 Published = dict[str, float | str]
 Checkpoint = Literal["last", "best"]
@@ -106,7 +107,7 @@ class ExperimentTable:
             if row.name == name:
                 return row
         names = [row.name for row in self.rows]
-        raise PocketError(f"there is no row {name!r}.{_suggest(name, names)}")
+        raise PocketError(f"there is no row {name!r}.{suggest(name, names)}")
 
     def commands(
         self, row: Row, folder: Path, cache: str, folds: int | None = None, more: Sequence[str] = (), jobs: int = 1
@@ -149,9 +150,9 @@ def read_table(name: str) -> ExperimentTable:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise PocketError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    given = _fields(content, ExperimentTable, str(path))
+    given = checked_fields(content, ExperimentTable, str(path))
     entries = given.get("rows", [])
-    rows = [Row(**_fields(entry, Row, f"{path}: rows[{index}]")) for index, entry in enumerate(entries)]
+    rows = [Row(**checked_fields(entry, Row, f"{path}: rows[{index}]")) for index, entry in enumerate(entries)]
     table = ExperimentTable(**given | {"rows": rows})
     _check(table, path)
     return table
@@ -164,44 +165,7 @@ def _find(name: str) -> Path:
         return find_config(name, ("tables",))
     except PocketError:
         known = sorted(file.stem for file in (configs_folder() / "tables").glob("*.yaml"))
-        raise PocketError(f"{name}: no such file, and no shipped table has this name.{_suggest(name, known)}") from None
-
-
-def _fields(content: Any, kind: type[_T], where: str) -> dict[str, Any]:
-    """Return the entries of a mapping after checking their names and types."""
-    if not isinstance(content, Mapping):
-        raise PocketError(f"{where}: found {type(content).__name__}, expected keys such as {fields(kind)[0].name}.")  # type: ignore[arg-type]
-    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
-    for key, value in content.items():
-        if key not in known:
-            raise PocketError(f"{where}: there is no key {key!r}.{_suggest(str(key), list(known))}")
-        expected = _TYPES[str(known[key].type)]
-        if not isinstance(value, expected) or isinstance(value, bool):
-            names = " or ".join(part.__name__ for part in expected)
-            raise PocketError(f"{where}: {key} is {value!r}, expected {names}.")
-        if isinstance(value, list) and known[key].type == "list[str]" and not all(isinstance(x, str) for x in value):
-            raise PocketError(f"{where}: {key} is {value!r}, expected a list of names.")
-    missing = [
-        entry.name
-        for entry in known.values()
-        if entry.default is MISSING and entry.default_factory is MISSING and entry.name not in content
-    ]
-    if missing:
-        raise PocketError(f"{where}: has no {missing[0]}.")
-    return dict(content)
-
-
-#: Annotation of a field -> types that YAML may give it.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "int | None": (int, type(None)),
-    "list[str]": (list,),
-    "list[Row]": (list,),
-    "dict[str, Option]": (dict,),
-    "Published": (dict,),
-    "Checkpoint": (str,),
-}
+        raise PocketError(f"{name}: no such file, and no shipped table has this name.{suggest(name, known)}") from None
 
 
 def _check(table: ExperimentTable, path: Path) -> None:
@@ -245,13 +209,8 @@ def _check_folds(where: str, folds: int | None) -> None:
 def _check_names(where: str, key: str, names: Sequence[str] | Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in names:
         if name not in allowed:
-            raise PocketError(f"{where}: {key} has no {name!r}.{_suggest(str(name), allowed)}")
+            raise PocketError(f"{where}: {key} has no {name!r}.{suggest(str(name), allowed)}")
 
 
 def _short(metric: str) -> str:
     return metric.removesuffix("_mm")
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}."

@@ -85,6 +85,20 @@ class BaseTask(LightningModule):
     def training_loss(self, batch: Any) -> Tensor:
         """Return the loss of a batch, logging nothing."""
 
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.training_loss(batch)
+        self.log(
+            "train/loss",
+            loss,
+            prog_bar=True,
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(batch["image"]),
+            sync_dist=True,
+        )
+        return loss
+
     @property
     @abstractmethod
     def metric_names(self) -> list[str]:

@@ -86,20 +86,6 @@ class ClassificationTask(BaseTask):
         return loss
 
     @override
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        loss = self.training_loss(batch)
-        self.log(
-            "train/loss",
-            loss,
-            prog_bar=True,
-            on_epoch=True,
-            on_step=False,
-            batch_size=len(batch["image"]),
-            sync_dist=True,
-        )
-        return loss
-
-    @override
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
         """Return ``logits`` ``(B, K)``."""
         logits = self.runner(batch["image"])

@@ -97,20 +97,6 @@ class SegmentationTask(BaseTask):
         return deep_supervision_loss(self.runner.outputs(batch["image"]), batch["label"], self.loss)
 
     @override
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.training_loss(batch)
-        self.log(
-            "train/loss",
-            loss,
-            prog_bar=True,
-            on_epoch=True,
-            on_step=False,
-            batch_size=len(batch["image"]),
-            sync_dist=True,
-        )
-        return loss
-
-    @override
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return ``predicted``: the class of each voxel ``(B, *S)``."""
         logits = self.logits(batch["image"])

@@ -16,7 +16,7 @@ from lightning_pocket.data.checks import Fault
 from lightning_pocket.data.folds import Assignment, assign, write_folds
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
-from lightning_pocket.data.prepare import LOCK, Progress
+from lightning_pocket.data.prepare import LOCK, Progress, refuse_differences
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, to_json, write_csv, write_json
@@ -95,12 +95,7 @@ def is_up_to_date(preparation: ImagePreparation, output: Path) -> bool:
         return False
     dataset = read_image_dataset(output)
     found = changes(output, dataset, preparation.settings, preparation.cases, preparation.folds)
-    if found:
-        lines = "\n".join(f"  {line}" for line in found)
-        raise PocketError(
-            f"{output}: was prepared otherwise; use --fresh to prepare it again or choose another --output. "
-            f"What differs:\n{lines}"
-        )
+    refuse_differences(output, found)
     return all((output / name).is_file() for name in _FILES) and _fits(output / "images.npy", preparation)
 
 
