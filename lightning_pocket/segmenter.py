@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,20 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_pocket.data.images import Volume, read_volume
-from lightning_pocket.data.integrity import ImageError
-from lightning_pocket.data.preprocess import Geometry, Resolved, apply, restore, restore_probability
-from lightning_pocket.data.resample import resampled_grid
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import remove_islands, segment
+from lightning_pocket.readers import Reader, Result, make_reader
 from lightning_pocket.speed import Choice, Levers, Runner, WindowChooser, folded, inference_candidates, keep_memory
 from lightning_pocket.speed.levers import has_float16
 from lightning_pocket.tasks import SegmentationTask, load_task
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-_MOST_VOXELS = 2**31  # of a prepared image; it would take 8 GiB a channel
 _WORTH = 2  # times as many windows as the choice takes: fewer are done sooner than the choice pays
-_UNUSUAL = 4  # times the voxel size of the training
 #: Called with the number of windows of an image, and with how many more of them are done.
 Progress = tuple[Callable[[int], None], Callable[[int], None]]
 
@@ -38,7 +32,7 @@ class Settings:
     """How images are segmented; null takes what the checkpoint's config says.
 
     Args:
-        flips: Average over all flips of each window: 8 times the work for volumes.
+        flips: Average over all flips of each window: 8 times the work for volumes, 4 times for 2D images.
         overlap: Fraction of a window that the next one repeats, in [0, 1).
         window_batch: Windows predicted at a time.
         largest_component: Keep only the largest connected component of each class; null for those that the
@@ -69,9 +63,10 @@ class Segmenter:
     Attributes:
         channels: Names of the channels that an image must have.
         classes: Names of the classes, background first.
+        reader: Reads cases as the training prepared them.
 
     Raises:
-        PocketError: If a checkpoint cannot be read or does not segment volumes, several do not belong together, there
+        PocketError: If a checkpoint cannot be read or does not segment, several do not belong together, there
             is no such device, or it does not compute in this precision.
     """
 
@@ -79,7 +74,8 @@ class Segmenter:
         self, checkpoint: Path | Sequence[Path], device: str = "auto", settings: Settings = Settings()
     ) -> None:
         checkpoints = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint)
-        tasks = [_load(path) for path in checkpoints]
+        loaded = [_load(path) for path in checkpoints]
+        tasks = [task for task, _ in loaded]
         for path, other in zip(checkpoints[1:], tasks[1:], strict=True):
             _check_agreement(checkpoints[0], tasks[0], path, other)
         task = tasks[0]
@@ -88,7 +84,7 @@ class Segmenter:
             raise PocketError("precision: this CPU does not compute in float16; choose bfloat16 or float32.")
         self.settings = settings
         self.channels, self.classes = task.info.channels, task.info.classes
-        self.resolved = Resolved.from_dict(task.info.preprocessing)
+        self.reader = loaded[0][1]
         self.patch_size = task.info.patch_size
         self.keep_largest = task.largest_component if settings.largest_component is None else settings.largest_component
         asked: dict[str, Any] = {
@@ -112,14 +108,14 @@ class Segmenter:
         self._chooser.use(choice)
 
     def count_windows(self, shape: Sequence[int]) -> int:
-        """Return how often the network will be applied to an image of ``shape`` (D', H', W')."""
-        return self.window.count(shape, self.patch_size) * (8 if self.window.flips else 1)
+        """Return how often the network will be applied to an image of ``shape`` (D', H', W') or (H', W')."""
+        return self.window.count(shape, self.patch_size) * (2 ** len(shape) if self.window.flips else 1)
 
     def segment(self, images: Sequence[Path], progress: Progress | None = None, probabilities: bool = False) -> Result:
         """Segment one image.
 
         Args:
-            images: One file (or DICOM folder) with all channels, or one for each channel.
+            images: One file (or DICOM folder) with all channels, or one for each channel; one file of a 2D image.
             progress: See ``Progress``.
             probabilities: Keep the probabilities of the classes too, in a temporary file.
 
@@ -129,18 +125,7 @@ class Segmenter:
         Raises:
             PocketError: If an image cannot be read or has other channels.
         """
-        names = ", ".join(self.channels)
-        if len(images) not in (1, len(self.channels)):
-            raise ImageError(
-                images[0],
-                f"is one of {len(images)} files of its case, but the network needs {len(self.channels)} channels "
-                f"({names})",
-                "give a file per channel, or one 4D file",
-            )
-        volume = read_volume(list(images), len(self.channels))
-        notes = self._unlike_training(volume, images[0])
-        prepared, _, geometry = apply(volume, None, self.resolved)
-        del volume
+        prepared, case = self.reader.load(images)
         begin, advance = progress or (_ignore, _ignore)
         windows = self.count_windows(prepared.shape[1:])
         begin(windows)
@@ -161,31 +146,9 @@ class Segmenter:
             keep_memory(False)  # what follows are few and large arrays
         del prepared
         label = remove_islands(label, self.keep_largest, self.classes)
-        whole = restore(label, geometry)
-        values = np.array(self.resolved.label_values, np.uint8)
         if not label.any():
-            notes.append("nothing was found")
-        return Result(replace(whole, array=values[whole.array]), geometry, kept, notes)
-
-    def _unlike_training(self, volume: Volume, image: Path) -> list[str]:
-        """Return remarks on an image for which the network was hardly made.
-
-        Raises:
-            ImageError: If its voxels are so large that resampling would need absurd amounts of memory.
-        """
-        if self.resolved.spacing is None:
-            return []
-        found, wanted = _listed(volume.spacing), _listed(self.resolved.spacing)
-        if math.prod(resampled_grid(volume.grid, self.resolved.spacing).shape) > _MOST_VOXELS:
-            raise ImageError(
-                image,
-                f"its voxels of {found} mm would become billions of {wanted} mm, those of the training",
-                "mend the spacing or the units in its header",
-            )
-        ratios = [one / other for one, other in zip(volume.spacing, self.resolved.spacing, strict=True)]
-        if max(ratios) > _UNUSUAL or min(ratios) < 1 / _UNUSUAL:
-            return [f"its voxels are {found} mm, those of the training {wanted} mm: do not trust the result"]
-        return []
+            case.notes.append("nothing was found")
+        return case.finish(label, kept)
 
     def _predictor(self, levers: Levers) -> Callable[[Tensor], Tensor]:
         """Return what gives the mean of the logits of all networks."""
@@ -208,47 +171,18 @@ class Segmenter:
         return self.settings.precision != "float32"
 
 
-@dataclass(frozen=True)
-class Result:
-    """A segmented image.
-
-    Args:
-        label: Raw label values ``(D, H, W)`` uint8 on the grid of the image.
-        geometry: How the prepared grid came from that of the image.
-        prepared_probabilities: ``(K, D', H', W')`` float32 on the prepared grid; None where they were not asked for.
-        notes: What makes the result doubtful, if anything.
-    """
-
-    label: Volume
-    geometry: Geometry
-    prepared_probabilities: np.ndarray | None
-    notes: list[str] = field(default_factory=list)
-
-    def probability(self, index: int) -> Volume:
-        """Return the probability of one class ``(D, H, W)`` float32 on the grid of the image.
-
-        Args:
-            index: Number of the class; what was cropped away is background.
-
-        Raises:
-            PocketError: If probabilities were not asked for.
-        """
-        if self.prepared_probabilities is None:
-            raise PocketError("probabilities: were not kept; ask `segment` for them.")
-        return restore_probability(self.prepared_probabilities[index], self.geometry, outside=float(index == 0))
-
-
-def _load(checkpoint: Path) -> SegmentationTask:
+def _load(checkpoint: Path) -> tuple[SegmentationTask, Reader]:
     task = load_task(checkpoint)
     if not isinstance(task, SegmentationTask):
         raise PocketError(f"{checkpoint}: holds a {type(task).__name__}; expected a SegmentationTask.")
-    if task.network.spatial_dims != 3 or not task.info.preprocessing:
+    dims = task.network.spatial_dims
+    reader = make_reader(task.info.preprocessing, task.info.channels, dims)
+    if reader is None:
         raise PocketError(
-            f"{checkpoint}: its network takes {task.network.spatial_dims}D images and "
-            f"{'some' if task.info.preprocessing else 'no'} preprocessing is recorded; expected a network for "
-            "volumes, trained on what `pocket prepare` wrote."
+            f"{checkpoint}: its network takes {dims}D images and {'other' if task.info.preprocessing else 'no'} "
+            "preprocessing is recorded; expected a network trained on what `pocket prepare` wrote."
         )
-    return task
+    return task, reader
 
 
 def _check_agreement(path: Path, task: SegmentationTask, other_path: Path, other: SegmentationTask) -> None:
@@ -274,10 +208,6 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise PocketError(f"device: {name} cannot be used on this machine; choose cpu or auto.") from error
     return device
-
-
-def _listed(spacing: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in spacing)
 
 
 def _temporary(shape: Sequence[int]) -> np.ndarray:

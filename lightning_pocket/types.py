@@ -16,7 +16,15 @@ if TYPE_CHECKING:  # preparing data must not wait for torch
     from torch import Tensor
 
 #: Metric of a segmented case -> whether more is better. The names are the columns of tables with one row per case.
-CASE_METRICS: dict[str, bool] = {"dice": True, "hd95_mm": False, "asd_mm": False, "surface_dice": True}
+#: Distances are in mm, or in pixels where a data set does not tell the size of its pixels: never both in one table.
+CASE_METRICS: dict[str, bool] = {
+    "dice": True,
+    "hd95_mm": False,
+    "asd_mm": False,
+    "hd95_px": False,
+    "asd_px": False,
+    "surface_dice": True,
+}
 
 
 class Batch(TypedDict):
@@ -27,7 +35,8 @@ class Batch(TypedDict):
         label: ``(B, *S)`` integers, class of each voxel, 0 is background, ``DatasetInfo.ignore_index`` does not count.
         subject: Case identifiers, one per item; an empty one marks an item that is repeated only to keep processes
             in step, and is not counted.
-        spacing: Voxel size of each item in mm along each spatial axis; whole cases have it.
+        spacing: Voxel size of each item in mm along each spatial axis, or in pixels of the original of an image of
+            which that is not known; whole cases have it.
     """
 
     image: Tensor
@@ -55,8 +64,12 @@ class Original(Protocol):
     """One case on the grid of its own files, for scores that compare with those of other tools."""
 
     @property
-    def spacing(self) -> tuple[float, ...]:
-        """Voxel size in mm along each spatial axis."""
+    def suffix(self) -> str:
+        """Suffix of the files that :meth:`write` writes."""
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Voxel size in mm along each spatial axis; None where distances are counted in pixels."""
 
     def label(self) -> np.ndarray:
         """Return the class index of each voxel of the original grid."""

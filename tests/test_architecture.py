@@ -112,6 +112,6 @@ def test_median_file_is_short():
 )
 def test_every_public_name_exists_and_is_documented(package):
     module = __import__(f"lightning_pocket.{package}", fromlist=["__all__"])
-    assert module.__all__ == sorted(module.__all__, key=lambda name: (name[0].islower(), name))
+    assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
     for name in module.__all__:
         assert getattr(module, name).__doc__, name

@@ -15,6 +15,9 @@ from lightning_pocket.metrics import score_case
 from lightning_pocket.reports.case_table import print_cases
 from lightning_pocket.types import CASE_METRICS
 
+#: Distances of images whose voxel size is known are in mm alone.
+MM_METRICS = [metric for metric in CASE_METRICS if not metric.endswith("_px")]
+
 CLASSES = ["background", "organ", "lesion"]
 
 
@@ -68,7 +71,7 @@ def test_each_case_is_a_row_of_its_scores(folders, capsys):
         assert numbers(row) == pytest.approx(expected)
     assert numbers(table[0])["dice"] == 1
     assert float(table[1]["dice_organ"]) < 1
-    assert lines[1].split() == ["case", *CASE_METRICS, "dice_organ", "dice_lesion"]
+    assert lines[1].split() == ["case", *MM_METRICS, "dice_organ", "dice_lesion"]
     assert [line.split()[0] for line in lines[2:7]] == ["case_0", "case_1", "case_2", "mean", "std"]
     dice = [numbers(row)["dice"] for row in table]
     assert lines[5].split()[3] == f"{np.mean(dice):.4f}"
@@ -91,7 +94,7 @@ def test_one_foreground_class_needs_one_table(tmp_path, capsys):
     pair = [write_image(tmp_path / f"{name}.nrrd", label() // 2) for name in ("a", "b")]
     status, lines = run(capsys, *pair)
     assert status == 0
-    assert lines[1].split() == ["case", *CASE_METRICS]
+    assert lines[1].split() == ["case", *MM_METRICS]
     assert lines[2].split() == ["a", "1.0000", "0.00", "0.00", "1.0000"]
     assert len(lines) == 6
     assert list(rows(tmp_path / "a.nrrd.scores.csv")[0])[-2:] == ["voxels_1", "predicted_1"]
@@ -255,7 +258,7 @@ def test_several_processes_find_the_same(folders, capsys):
 def test_volume_hd95_is_shown_on_demand(folders, capsys):
     status, lines = run(capsys, *folders, "--volume_hd95")
     assert status == 0
-    assert lines[1].split()[1:6] == [*CASE_METRICS, "volume_hd95_mm"]
+    assert lines[1].split()[1:6] == [*MM_METRICS, "volume_hd95_mm"]
     assert "volume_hd95_mm_1" in rows(folders[0] / "scores.csv")[0]
 
 

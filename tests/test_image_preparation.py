@@ -221,11 +221,11 @@ def test_a_killed_preparation_continues(tmp_path, monkeypatch):
     whole = prepare(root, tmp_path / "whole", "--size=[8,8]")
     examine, read = chunks.examine, []
 
-    def examine_and_die(case, preprocessing):
+    def examine_and_die(case, *settings):
         read.append(case.subject)
         if len(read) == 100:
             raise KilledError
-        return examine(case, preprocessing)
+        return examine(case, *settings)
 
     monkeypatch.setattr(chunks, "examine", examine_and_die)
     with pytest.raises(KilledError):

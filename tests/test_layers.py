@@ -109,10 +109,13 @@ def test_groups_of_an_rgb_image(group_size: int, groups: int) -> None:
     assert GroupedConv(group_size)(3, 8, spatial_dims=2)[0].groups == groups
 
 
-@pytest.mark.parametrize(("group_size", "channels"), [(8, 33), (3, 4), (4, 6)])
-def test_group_size_must_divide(group_size: int, channels: int) -> None:
-    with pytest.raises(PocketError, match=f"found {group_size}, which does not divide the {channels} input channels"):
-        GroupedConv(group_size)(channels, 8, spatial_dims=2)
+@pytest.mark.parametrize(
+    ("group_size", "channels", "expected"),
+    [(8, 33, 3), (8, 35, 7), (3, 4, 2), (4, 6, 3), (8, 37, 1), (64, 96, 48), (2, 9, 1), (5, 5, 5), (16, 5, 5)],
+)
+def test_the_largest_divisor_where_group_size_does_not_divide(group_size: int, channels: int, expected: int) -> None:
+    spatial = GroupedConv(group_size)(channels, 8, spatial_dims=2)[0]
+    assert channels // spatial.groups == expected
 
 
 def test_separable_conv_is_grouped_conv_without_the_first_bias() -> None:
@@ -131,10 +134,20 @@ def test_conv_shapes_biases_and_errors(kind: ConvKind) -> None:
     assert thin(torch.zeros(1, 2, 3, 8, 8)).shape == (1, 4, 3, 4, 4)
     without = type(kind)(**{**vars(kind), "bias": False})
     assert all(name.endswith("weight") for name, _ in without(2, 4, spatial_dims=2).named_parameters())
+    first = next(
+        module for module in kind(2, 2, spatial_dims=2, dilation=[2, 1]).modules() if hasattr(module, "groups")
+    )
+    taps = F.conv2d(torch.ones(1, 1, 9, 9), torch.ones(1, 1, 3, 3), padding=(2, 1), dilation=(2, 1))[0, 0]
+    nn.init.ones_(first.weight)
+    dilated = F.conv2d(
+        torch.ones(1, 2, 9, 9), first.weight, None, first.stride, first.padding, first.dilation, first.groups
+    )
+    torch.testing.assert_close(dilated[0, 0], taps * first.weight.shape[1])
     for settings, key in (
         ({"spatial_dims": 3, "kernel_size": 4}, "kernel_size: found 4, expected odd"),
         ({"spatial_dims": 3, "kernel_size": [3, 3]}, "kernel_size.*expected 3 integers"),
         ({"spatial_dims": 2, "stride": 0}, "stride: found 0"),
+        ({"spatial_dims": 2, "dilation": [1]}, "dilation: .*expected 2 integers"),
         ({"spatial_dims": 4}, "spatial_dims: found 4"),
     ):
         with pytest.raises(PocketError, match=key):

@@ -8,22 +8,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from shipped_networks import ROOT, arguments, build, network_overlay, parameters, parser
 from torch import nn
 
-from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import PReLU
-from lightning_pocket.networks import Network
 
-ROOT = Path(__file__).parents[1]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "networks.json").read_text(encoding="utf-8"))
 NETWORKS = sorted(path.stem for path in (ROOT / "configs" / "networks").glob("*.yaml"))
-
-
-def network_overlay(preset: str) -> dict[str, Any]:
-    """Return what a preset says of the network."""
-    content = yaml.safe_load((ROOT / "configs" / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
-    return content["model"]["init_args"]["network"]
 
 
 def adjusts_the_network(path: Path) -> bool:
@@ -33,40 +24,6 @@ def adjusts_the_network(path: Path) -> bool:
 
 
 PRESETS = [p.stem for p in sorted((ROOT / "configs" / "presets").glob("*.yaml")) if adjusts_the_network(p)]
-
-
-class Holder:
-    """Takes a network as a task does."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-
-def parser() -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Holder, "holder", sub_configs=True)
-    return parser
-
-
-def arguments(name: str, *presets: str, **settings: Any) -> list[str]:
-    """Return the command line of a shipped network, overlaid with presets and single settings."""
-    overlays = [json.dumps(network_overlay(preset)) for preset in presets]
-    init_args = {"in_channels": 1, "out_channels": 2, **settings}
-    return [
-        f"--holder.network={ROOT / 'configs' / 'networks' / name}.yaml",
-        *(f"--holder.network={overlay}" for overlay in overlays),
-        *(f"--holder.network.init_args.{key}={json.dumps(value)}" for key, value in init_args.items()),
-    ]
-
-
-def build(name: str, *presets: str, device: str = "meta", **settings: Any) -> Network:
-    config = parser().parse_args(arguments(name, *presets, **settings))
-    with torch.device(device):
-        return parser().instantiate(config).holder.network
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @pytest.mark.parametrize("row", GOLDEN["pocketnet_table_1"], ids=lambda row: "-".join(map(str, row.values())))
@@ -147,14 +104,23 @@ def test_network_in_2d(name: str) -> None:
     assert len(network.divisor) == 2
 
 
-def test_dense_blocks_refuse_groups() -> None:
-    # The second unit sees 1 + 32 channels.
-    with pytest.raises(PocketError, match="found 8, which does not divide the 33 input channels"):
-        build("densenet", "pocket", "grouped_8")
+def test_grouped_pocket_densenet() -> None:
+    # Eight does not divide the 1 + 32 and 1 + 64 channels that the first block concatenates: 3 and 5 do.
+    sizes = {1: 1, 32: 8, 33: 3, 64: 8, 96: 8}
+    convs = [(1, 32), (33, 32)] + [(32, 32), (64, 32)] * 5 + [(64, 32), (96, 32)] * 5
+    grouped = sum(27 * i * sizes[i] + i + i * o + o + 2 * o + o for i, o in convs)
+    ends = sum(i * 32 + 32 + 32 for i in [65] + [96] * 5 + [128] * 5)
+    steps = 2 * 5 * (8 * 32 * 32 + 32)
+    assert parameters(build("densenet", "pocket", "grouped_8")) == grouped + ends + steps + (32 * 2 + 2)
 
 
-#: Dense blocks refuse groups; an encoder has no decoder to supervise.
-MISFITS = {("densenet", "grouped_8"), ("encoder_classifier", "deep_supervision")}
+#: Settings that a network lacks: no decoder to supervise, widths by a factor, a depth of its own.
+WIDTHS = ["pocket", "full", *(f"doublings_{n}" for n in range(1, 5)), "table2_16", "text_32", "demo", "laptop"]
+MISFITS = {
+    *(("encoder_classifier", preset) for preset in ("deep_supervision", "binary_head")),
+    *(("fcn", preset) for preset in ("deep_supervision", "lits_early")),
+    *(("deeplab", preset) for preset in ("deep_supervision", "lits_early", "checkpoint_activations", *WIDTHS)),
+}
 PAIRS = [pair for pair in product(NETWORKS, PRESETS) if pair not in MISFITS]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_pocket import networks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import (
+    BatchNorm,
     BlockKind,
     DenseBlock,
     LayerFactory,
@@ -24,7 +25,7 @@ from lightning_pocket.layers import (
     SeparableConv,
     WidthSchedule,
 )
-from lightning_pocket.networks import Classifier, EncoderClassifier, HRNet, Network, UNet
+from lightning_pocket.networks import BilinearUNet, Classifier, EncoderClassifier, HRNet, Network, UNet
 
 CLASSES = [cls for cls in map(networks.__dict__.get, networks.__all__) if cls and not inspect.isabstract(cls)]
 SUPERVISED = [cls for cls in CLASSES if "deep_supervision" in inspect.signature(cls).parameters]
@@ -38,7 +39,8 @@ both_dims = pytest.mark.parametrize("spatial_dims", [2, 3])
 def make(cls: type[Network], seed: int = 0, **settings: Any) -> Network:
     """Return a small network with odd numbers of channels; settings that the class lacks are left out."""
     torch.manual_seed(seed)
-    small = {"in_channels": 3, "out_channels": 5, "depth": 2, "widths": WidthSchedule(base=3), **settings}
+    small = {"in_channels": 3, "out_channels": 5, "depth": 2, "widths": WidthSchedule(base=3), "width": 0.05}
+    small |= {"backbone_norm": BatchNorm(), **settings}  # thirteen units of three channels die without
     return cls(**{key: value for key, value in small.items() if key in inspect.signature(cls).parameters})
 
 
@@ -138,9 +140,10 @@ def test_deep_supervision(cls: type[Network], spatial_dims: int) -> None:
     shapes = [tuple(output.shape) for output in deep.outputs(x)]
     assert shapes == [(2, 5, *(size // 2**level for size in x.shape[2:])) for level in range(3)]
     assert len(plain.outputs(x)) == 1
-    # One pointwise head per level: widths 6 and 12 to 5 classes.
+    # One pointwise head per level, to 5 classes. A bilinear U-Net changes to the width of the level above.
+    widths = (3, 6) if cls is BilinearUNet else (6, 12)
     added = [sum(p.numel() for p in net.parameters()) for net in (deep, plain)]
-    assert added[0] - added[1] == (6 * 5 + 5) + (12 * 5 + 5)
+    assert added[0] - added[1] == sum(width * 5 + 5 for width in widths)
     used: list[nn.Module] = []
     for head in deep.heads:
         head.register_forward_hook(lambda module, *_: used.append(module))

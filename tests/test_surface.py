@@ -14,6 +14,9 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.metrics import column_name, score_case, surface_distances, volume_hd95
 from lightning_pocket.types import CASE_METRICS
 
+#: Distances of images whose voxel size is known are in mm alone.
+MM_METRICS = [metric for metric in CASE_METRICS if not metric.endswith("_px")]
+
 SPACING = (2.5, 0.8, 1.1)
 FORMS = [((6, 7, 5), SPACING), ((9, 8), (0.7, 1.6))]
 
@@ -253,9 +256,9 @@ def test_score_case_is_made_of_the_scores_of_each_mask(dtype):
         a, b = predicted == index, truth == index
         expected = surface_distances(a, b, SPACING, 1.2)
         assert row[f"dice_{name}"] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
-        assert [row[f"{m}_{name}"] for m in list(CASE_METRICS)[1:]] == list(as_tuple(expected))
+        assert [row[f"{m}_{name}"] for m in MM_METRICS[1:]] == list(as_tuple(expected))
         assert (row[f"voxels_{name}"], row[f"predicted_{name}"]) == (b.sum(), a.sum())
-    for metric in CASE_METRICS:
+    for metric in MM_METRICS:
         assert row[metric] == pytest.approx(np.mean([row[f"{metric}_{name}"] for name in COLUMNS]))
     assert row["hd95_mm_lesion"] == pytest.approx(math.hypot(10 * 2.5, 12 * 0.8, 11 * 1.1))  # of the whole image
     assert all(type(value) in (int, float) for value in row.values())
@@ -263,9 +266,9 @@ def test_score_case_is_made_of_the_scores_of_each_mask(dtype):
 
 def test_columns_are_in_a_fixed_order():
     row = score_case(*label_maps(), CLASSES, SPACING)
-    scores = [f"{metric}_{name}" for name in COLUMNS for metric in CASE_METRICS]
+    scores = [f"{metric}_{name}" for name in COLUMNS for metric in MM_METRICS]
     counts = [f"{kind}_{name}" for kind in ("voxels", "predicted") for name in COLUMNS]
-    assert list(row) == [*CASE_METRICS, *scores, *counts]
+    assert list(row) == [*MM_METRICS, *scores, *counts]
     light = score_case(*label_maps(), CLASSES, SPACING, surface=False)
     assert list(light) == ["dice", *(f"dice_{name}" for name in COLUMNS), *counts]
     assert light == {column: row[column] for column in light}

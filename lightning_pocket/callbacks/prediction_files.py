@@ -14,6 +14,8 @@ from typing_extensions import override
 class PredictionFiles(Callback):
     """Writes ``test/predictions/<case>.nii.gz`` in the run folder: original grid, original label values.
 
+    The masks of 2D images are ``<case>.png``, in the size of the images.
+
     Tasks that predict no label maps have no such files.
     """
 
@@ -37,7 +39,7 @@ class PredictionFiles(Callback):
             subject = batch["subject"][index]
             if subject:
                 label: np.ndarray = outputs["predicted"][index].cpu().numpy()
-                original.write(label, _folder(trainer) / f"{subject}.nii.gz")
+                original.write(label, _folder(trainer) / f"{subject}{original.suffix}")
 
 
 def _folder(trainer: Trainer) -> Path:

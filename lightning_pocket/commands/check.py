@@ -24,10 +24,13 @@ from lightning_pocket.data.checks import (
 from lightning_pocket.data.copies import volume_copies
 from lightning_pocket.data.folds import SPLITS
 from lightning_pocket.data.images2d.checks import ImageInspection, copy_faults, inspect_image, select
+from lightning_pocket.data.images2d.coding import Declared, MaskCoding, parse_coding
+from lightning_pocket.data.images2d.mask_checks import list_faults, resolve_coding, summary_faults
 from lightning_pocket.data.images2d.read import unpack
 from lightning_pocket.data.layouts import Case, Layout, find_layout
 from lightning_pocket.data.layouts.base import class_values
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
+from lightning_pocket.data.layouts.masks import MaskLayout
 from lightning_pocket.data.workers import count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.progress import show_progress
@@ -40,29 +43,34 @@ def check(
     classes: str | None = None,
     workers: int | None = None,
     skip_missing: bool = False,
+    unlabelled_as_background: bool = False,
 ) -> None:
     """Find what is wrong with a raw data set, in one pass and one table.
 
     Args:
         data: Folder of the data set, or its CSV or .npz file.
-        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; covidx, image_table, image_folders,
-            medmnist for 2D images of known class; or auto to find the one that matches.
+        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; image_masks, mask_table, hc18, busi for 2D
+            images with masks; covidx, image_table, image_folders, medmnist for 2D images of known class; or auto to
+            find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
             with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class. By
-            default those of the layout, and any value where it declares nothing. For 2D images, the order of
-            the classes.
+            default those of the layout, and any value where it declares nothing. For masks of 2D images, two names
+            are those of background and the rest, whichever their values; and NAME=#RRGGBB gives classes colours. For
+            2D images of known class, the order of the classes.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
-        skip_missing: Go on without 2D images that are listed but not there.
+        skip_missing: Go on without 2D images, or masks, that are listed but not there.
+        unlabelled_as_background: Take 2D images without a mask as images in which there is nothing to mark.
 
     Raises:
         SystemExit: With status 1 if there is an error; warnings alone give status 0.
     """
     found = find_layout(data, layout)
     if isinstance(found, ImageLayout):
-        _check_images(found, classes, workers, skip_missing)
+        _check_images(found, classes, workers, skip_missing, unlabelled_as_background)
         return
-    if skip_missing:
-        raise PocketError(f"skip_missing: is for 2D images; {data} is a data set of volumes ({found.name}).")
+    if skip_missing or unlabelled_as_background:
+        name = "skip_missing" if skip_missing else "unlabelled_as_background"
+        raise PocketError(f"{name}: is for 2D images; {data} is a data set of volumes ({found.name}).")
     labels = parse_classes(classes) if classes else found.classes
     cases = found.cases()
     inspections, faults = check_volumes(found, cases, labels, workers)
@@ -72,13 +80,66 @@ def check(
         print(f"merged as is usual for {found.name}; kept apart with --classes {_option(found.labels or {})}")
 
 
-def _check_images(layout: ImageLayout, classes: str | None, workers: int | None, skip_missing: bool) -> None:
-    if classes:
-        layout.choose_classes(parse_class_names(classes))
-    cases, faults = select(layout, skip_missing)
-    inspections, found = check_images(cases, workers)
+def _check_images(
+    layout: ImageLayout, classes: str | None, workers: int | None, skip_missing: bool, unlabelled_as_background: bool
+) -> None:
+    declared = declare_classes(layout, classes)
+    cases, faults = select_images(layout, skip_missing, unlabelled_as_background)
+    coding = mask_coding(layout, declared, cases, workers)
+    inspections, found = check_images(cases, workers, coding)
     stop_on_errors(faults + found, len(layout.image_cases()), layout.root)
-    print(_image_summary(cases, inspections, layout.class_names))
+    print(_image_summary(cases, inspections, layout, coding))
+
+
+def declare_classes(layout: ImageLayout, classes: str | None) -> Declared:
+    """Tell a data set of 2D images what the user says of its classes.
+
+    Args:
+        layout: The data set; that of known classes takes their order.
+        classes: The option ``--classes``.
+
+    Returns:
+        What is said of the values of masks.
+
+    Raises:
+        PocketError: If it is wrong.
+    """
+    if not classes:
+        return Declared()
+    if layout.masked:
+        return parse_coding(classes)
+    layout.choose_classes(parse_class_names(classes))
+    return Declared()
+
+
+def select_images(
+    layout: ImageLayout, skip_missing: bool, unlabelled_as_background: bool
+) -> tuple[list[ImageCase], list[Fault]]:
+    """Return the images whose files are there, and what is wrong with the list of all of them.
+
+    Args:
+        layout: The data set.
+        skip_missing: Whether to go on without the images whose files are missing.
+        unlabelled_as_background: Whether an image without a mask is one in which there is nothing to mark.
+
+    Raises:
+        PocketError: If an option means nothing for this data set.
+    """
+    cases, faults = select(layout, skip_missing)
+    if isinstance(layout, MaskLayout):
+        return cases, faults + list_faults(layout, cases, unlabelled_as_background)
+    if unlabelled_as_background:
+        raise PocketError(f"unlabelled_as_background: is for masks; {layout.root} has classes ({layout.name}).")
+    return cases, faults
+
+
+def mask_coding(
+    layout: ImageLayout, declared: Declared, cases: Sequence[ImageCase], workers: int | None
+) -> MaskCoding | None:
+    """Return what the values of masks mean, None for images of known class; see ``resolve_coding``."""
+    if not isinstance(layout, MaskLayout):
+        return None
+    return resolve_coding(layout, declared, cases, workers, show_progress)
 
 
 def check_volumes(
@@ -104,33 +165,51 @@ def check_volumes(
     return inspections, unlisted_faults(layout.unlisted(), faults, layout.roles)
 
 
-def check_images(cases: Sequence[ImageCase], workers: int | None) -> tuple[list[ImageInspection], list[Fault]]:
-    """Read every 2D image and look for every kind of fault of images, groups and splits.
+def check_images(
+    cases: Sequence[ImageCase], workers: int | None, coding: MaskCoding | None = None
+) -> tuple[list[ImageInspection], list[Fault]]:
+    """Read every 2D image and look for every kind of fault of images, masks, groups and splits.
 
     Args:
         cases: The images whose files are there.
         workers: Number of processes; None for one per CPU core.
+        coding: What the values of the masks mean; None for images of known class.
 
     Returns:
         What was found in each image, and every fault.
     """
     with tempfile.TemporaryDirectory() as folder, show_progress("checking", len(cases)) as advance:
         tasks = unpack(cases, Path(folder))
-        inspections = run_tasks(inspect_image, tasks, count_workers(workers, len(tasks)), advance)
+        task = partial(inspect_image, coding=coding)
+        inspections = run_tasks(task, tasks, count_workers(workers, len(tasks)), advance)
     faults = group_faults(cases) + [fault for inspection in inspections for fault in inspection.faults]
+    faults += summary_faults(cases, inspections)
     faults += copy_faults(cases, inspections, (case.assignment for case in cases))
     return inspections, faults
 
 
-def _image_summary(cases: Sequence[ImageCase], inspections: Sequence[ImageInspection], classes: Sequence[str]) -> str:
+def _image_summary(
+    cases: Sequence[ImageCase], inspections: Sequence[ImageInspection], layout: ImageLayout, coding: MaskCoding | None
+) -> str:
     sizes = " x ".join(f"{n:g}" for n in np.median([found.shape for found in inspections if found.shape], axis=0))
     splits = Counter(case.split for case in cases)
     parts = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS if splits[split])
     numbers = Counter(case.class_name for case in cases)
-    shown = ", ".join(f"{name} ({numbers[name]:,})" for name in classes)
+    shown = ", ".join(f"{name} ({numbers[name]:,})" for name in layout.class_names)
+    pixel = ""
+    if coding is not None:
+        marked = ", ".join(
+            f"{name} ({coding.show(value)})" for name, value in zip(coding.classes, coding.written, strict=True)
+        )
+        shown = f"{marked}; images of {shown}" if shown else marked
+        known = [found.pixel_mm for found in inspections if found.pixel_mm]
+        whole = len(known) == len(cases)
+        pixel = (
+            f", of {' x '.join(f'{mm:.3g}' for mm in np.median(known, axis=0))} mm" if whole else ", of unknown size"
+        )
     return (
         f"{count(len(cases), 'image')}; classes: {shown}{f'; {parts}' if parts else ''}\n"
-        f"median size {sizes} pixels (H x W); no errors"
+        f"median size {sizes} pixels (H x W){pixel}; no errors"
     )
 
 

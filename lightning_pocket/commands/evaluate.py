@@ -17,15 +17,15 @@ from lightning_pocket.data.images import Volume, read_label
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts import Layout, find_layout, layouts
 from lightning_pocket.data.layouts.base import class_values, counted_labels, ignored_value, image_files, region_classes
-from lightning_pocket.data.workers import count_workers, run_tasks
+from lightning_pocket.data.layouts.images import ImageCase
+from lightning_pocket.data.layouts.masks import MaskLayout
 from lightning_pocket.errors import PocketError
+from lightning_pocket.mask_scores import Choices, MaskPair, is_flat, run, score_images
 from lightning_pocket.metrics.case_scores import score_case
 from lightning_pocket.reports.case_table import print_cases
-from lightning_pocket.reports.progress import show_progress
 from lightning_pocket.storage import write_csv
 
 _UNKNOWN = -1  # class index of a value that is no class
-_FEW = 10  # cases that need no progress where standard error is no terminal
 
 
 _MATCH = {
@@ -76,7 +76,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option of the command line)
     """Score label files of any tool against the truth, one row per case.
 
     Dice, 95th percentile Hausdorff distance (HD95), average symmetric surface distance (ASD) and surface Dice of each
-    class. A case that cannot be scored is reported, and the others are scored.
+    class. A case that cannot be scored is reported, and the others are scored. Masks of 2D images are scored in pixels,
+    or in mm where the data set of the truth tells the size of the pixels of all.
 
     Args:
         predictions: Label file, or folder of label files named after the cases.
@@ -99,25 +100,41 @@ def evaluate(  # noqa: PLR0913 (one parameter per option of the command line)
         SystemExit: With status 1 if a case could not be scored.
     """
     pairs, layout, faults = _find_pairs(Path(predictions), Path(truth), predicted_only)
-    declared = layout.classes if layout else None
-    labels = parse_classes(classes) if classes else declared
     file = _output(Path(predictions), output)
     if tolerance_mm < 0:
         raise PocketError(f"tolerance_mm: is {tolerance_mm}, expected a distance in mm, 0 or more.")
+    choices = (classes, ignore_label, tolerance_mm, volume_hd95)
+    if isinstance(layout, MaskLayout) or all(is_flat(file) for pair in pairs for file in (pair.truth, pair.predicted)):
+        results, unit = score_images(_mask_pairs(pairs, layout), layout, choices, workers)
+    else:
+        results, unit = _score_volumes(pairs, layout, choices, workers), "mm"
+    rows = [result for result in results if isinstance(result, dict)]
+    faults += [result for result in results if isinstance(result, Fault)]
+    if rows:
+        _write(file, rows)
+        print_cases(rows, f"{predictions} against {truth}, surface Dice at {tolerance_mm:g} {unit}")
+        print(f"written: {file}")
+    stop_on_errors(faults, len(rows) + len({fault.subject for fault in faults}), Path(predictions))
+
+
+def _score_volumes(
+    pairs: Sequence[Pair], layout: Layout | None, choices: Choices, workers: int | None
+) -> list[dict[str, Any] | Fault]:
+    classes, ignore_label, tolerance_mm, volume_hd95 = choices
+    labels = parse_classes(classes) if classes else layout.classes if layout else None
     ignored = ignored_value(labels) if ignore_label is None else ignore_label
     if labels is None:
         labels = _labels_of_truth(pairs, ignored, workers)
     counted = _without(labels, ignored)
     regions = region_classes(layout.regions if layout else {}, counted)
     scoring = Scoring(counted, regions, ignored, tolerance_mm, volume_hd95)
-    results = _run(partial(_score, scoring=scoring), pairs, workers, "scoring")
-    rows = [result for result in results if isinstance(result, dict)]
-    faults += [result for result in results if isinstance(result, Fault)]
-    if rows:
-        _write(file, rows)
-        print_cases(rows, f"{predictions} against {truth}, surface Dice at {tolerance_mm:g} mm")
-        print(f"written: {file}")
-    stop_on_errors(faults, len(rows) + len({fault.subject for fault in faults}), Path(predictions))
+    return run(partial(_score, scoring=scoring), pairs, workers, "scoring")
+
+
+def _mask_pairs(pairs: Sequence[Pair], layout: Layout | None) -> list[MaskPair]:
+    cases = {case.subject: case for case in layout.image_cases()} if isinstance(layout, MaskLayout) else {}
+    alone = {pair.subject: ImageCase(pair.subject, (pair.truth,), None, masks=(pair.truth,)) for pair in pairs}
+    return [MaskPair(pair.subject, pair.predicted, (alone | cases)[pair.subject]) for pair in pairs]
 
 
 def _find_pairs(predictions: Path, truth: Path, predicted_only: bool) -> tuple[list[Pair], Layout | None, list[Fault]]:
@@ -149,15 +166,20 @@ def _find_truth(truth: Path, found: Mapping[str, Path]) -> tuple[dict[str, Path]
     """Return the true label files by case, the data set that they are from, and names given twice."""
     files = image_files(truth, IMAGE_SUFFIXES)
     named, faults = _by_name(files)
-    # A data set may have a picture beside its dataset.json: names decide.
-    if files and (named.keys() & found.keys() or not any(kind.matches(truth) for kind in layouts().values())):
+    masked = any(issubclass(kind, MaskLayout) and kind.matches(truth) for kind in layouts().values())
+    # A data set may have a picture beside its dataset.json: names decide. Images have the names of their masks.
+    if (
+        not masked
+        and files
+        and (named.keys() & found.keys() or not any(kind.matches(truth) for kind in layouts().values()))
+    ):
         return named, None, faults
     layout = find_layout(truth)
     cases = layout.cases()
     faults = name_faults(cases)
     unfit = {fault.subject for fault in faults}
-    labels = {case.subject: case.label for case in cases if case.label is not None and case.subject not in unfit}
-    return labels, layout, faults
+    labels = {case.subject: case.images[0] if masked else case.label for case in cases if case.subject not in unfit}
+    return {subject: label for subject, label in labels.items() if label is not None}, layout, faults
 
 
 def _unmatched(found: Mapping[str, Path], expected: Mapping[str, Path], reported: Collection[str]) -> list[Fault]:
@@ -194,7 +216,7 @@ def _output(predictions: Path, output: str | None) -> Path:
 
 def _labels_of_truth(pairs: Sequence[Pair], ignored: int | None, workers: int | None) -> dict[int, str]:
     """Return names for the label values that occur in the truth: the values themselves."""
-    results = _run(_values, pairs, workers, "reading classes")
+    results = run(_values, pairs, workers, "reading classes")
     values = {value for result in results if not isinstance(result, Fault) for value in result} - {0, ignored}
     if not values:
         stop_on_errors([result for result in results if isinstance(result, Fault)], len(pairs), pairs[0].truth.parent)
@@ -224,11 +246,6 @@ def _without(labels: Mapping[int, str], ignored: int | None) -> dict[int, str]:
             "(value 0) and at least one more class. Mend --classes or --ignore_label."
         )
     return counted
-
-
-def _run(function: Any, pairs: Sequence[Pair], workers: int | None, description: str) -> list[Any]:
-    with show_progress(description, len(pairs), lines=len(pairs) > _FEW) as advance:
-        return run_tasks(function, pairs, count_workers(workers, len(pairs)), advance)
 
 
 def _score(pair: Pair, scoring: Scoring) -> dict[str, Any] | Fault:

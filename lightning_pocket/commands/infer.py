@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_pocket.data.inputs import find_inputs
-from lightning_pocket.data.label_files import result_suffix, write_like
 from lightning_pocket.data.layouts import Case
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.progress import show_windows
@@ -33,19 +31,24 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
 ) -> None:
     """Segment new images with a trained network, and write label maps on the images' own grids.
 
-    The images are prepared as those of the training were; nothing but the checkpoint is needed. An image that cannot
-    be segmented is reported, and the others are done. A command that was stopped goes on where it was.
+    The images are prepared as those of the training were; nothing but the checkpoint is needed. Masks of 2D images are
+    PNG files in the size of the images, with the values of the masks of the training. An image that cannot be segmented
+    is reported, and the others are done. A command that was stopped goes on where it was.
 
     Args:
         checkpoint: File that `pocket fit` wrote, folder of a run for its last checkpoint, or folder of a
             cross-validation for the mean of the networks of all folds.
         images: Image files (NIfTI, NRRD, MetaImage), folders of them, folders with a DICOM series, or a CSV table with
             the column subject and one column per channel. Files called CASE_0000, CASE_0001 are channels of one case.
+            For a network of 2D images: PNG, JPEG, BMP, TIFF, WebP or DICOM files, folders of them, or a CSV table with
+            the columns subject and image.
         output: Folder of the label maps, always needed. Each is called after its case.
-        probabilities: Write the probability of each class too, as probabilities/CASE/CLASS.nii.gz.
+        probabilities: Write the probability of each class too, as probabilities/CASE/CLASS.nii.gz, or .png of 16 bits
+            for 2D images.
         largest_component: Keep only the largest connected component of each class; by default as in training, or as
             `pocket postprocess` chose.
-        flips: Average over all flips of each window, 8 times the work; as in training by default.
+        flips: Average over all flips of each window, 8 times the work, 4 times for 2D images; as in training by
+            default.
         overlap: Fraction of a window that the next one repeats; as in training by default.
         window_batch: Windows predicted at a time; as in training by default.
         device: cpu, cuda, cuda:1, or auto for a GPU where there is one.
@@ -65,7 +68,7 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
 
     settings = Settings(flips, overlap, window_batch, largest_component, precision, speed)
     segmenter = Segmenter(files, device, settings)
-    cases = find_inputs(images, segmenter.channels)
+    cases = segmenter.reader.find(images)
     folder = ResultsFolder(Path(output), _identity(files, segmenter, probabilities), fresh)
     folder.claim(path for case in cases for path in case.images)
     chosen = _Speed(segmenter, folder)
@@ -119,13 +122,12 @@ def _checkpoints(path: Path) -> list[Path]:
 def _segment(segmenter: Any, case: Case, folder: ResultsFolder, place: str, probabilities: bool) -> str:
     """Write the results of one case, unless they are there, and say what was found."""
     started = time.monotonic()
-    suffix = result_suffix(case.images[0])
+    suffix = segmenter.reader.suffix(case.images[0])
     label = folder.path / f"{case.subject}{suffix}"
     maps = [folder.path / "probabilities" / case.subject / f"{_plain(name)}{suffix}" for name in segmenter.classes]
     missing = next((image for image in case.images if not image.exists()), None)
     if missing:
-        names = ", ".join(segmenter.channels)
-        raise PocketError(f"{missing}: no such file; the network needs {names}, a file each or one 4D file.")
+        raise PocketError(f"{missing}: no such file; {segmenter.reader.needs}.")
     if folder.is_done(case.subject, case.images):
         return f"already segmented, {label}"
     folder.begin(case.subject, case.images, [label, *(maps if probabilities else [])])
@@ -133,17 +135,13 @@ def _segment(segmenter: Any, case: Case, folder: ResultsFolder, place: str, prob
         result = segmenter.segment(case.images, progress, probabilities)
     if probabilities:
         for index, path in enumerate(maps):
-            write_like(path, result.probability(index), case.images[0])
-    write_like(label, result.label, case.images[0])
+            result.write_probability(index, path)
+    result.write(label)
     folder.finish(case.subject)
-    millilitres = result.label.grid.voxel_mm3 / 1000
-    values = dict(zip(segmenter.classes, segmenter.resolved.label_values, strict=True))
-    volumes = [
-        f"{name} {(result.label.array == values[name]).sum() * millilitres:.1f} ml" for name in segmenter.classes[1:]
-    ]
+    sizes = [f"{name} {size}" for name, size in zip(segmenter.classes, result.sizes(), strict=True)][1:]
     for note in result.notes:
         print(f"{place}: warning: {note}", file=sys.stderr, flush=True)
-    return f"{', '.join(volumes)} ({time.monotonic() - started:.1f} s) -> {label}"
+    return f"{', '.join(sizes)} ({time.monotonic() - started:.1f} s) -> {label}"
 
 
 def _plain(name: str) -> str:
@@ -164,7 +162,7 @@ def _identity(checkpoints: list[Path], segmenter: Any, probabilities: bool) -> d
         "largest_component": segmenter.keep_largest,
         "precision": segmenter.settings.precision,
         "probabilities": probabilities,
-        "classes": {str(v): n for v, n in zip(segmenter.resolved.label_values, segmenter.classes, strict=True)},
+        "classes": dict(zip(segmenter.reader.values, segmenter.classes, strict=True)),
     }
 
 

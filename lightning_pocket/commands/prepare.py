@@ -5,20 +5,31 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_pocket.commands.check import check_images, check_volumes, count, stop_on_errors
+from lightning_pocket.commands.check import (
+    check_images,
+    check_volumes,
+    count,
+    declare_classes,
+    mask_coding,
+    select_images,
+    stop_on_errors,
+)
 from lightning_pocket.data.checks import group_faults, name_faults, parse_classes
+from lightning_pocket.data.folds import Assignment, assign
+from lightning_pocket.data.group_split import parse_split, split_groups
 from lightning_pocket.data.images2d import prepare as images
-from lightning_pocket.data.images2d.checks import copy_faults, select
+from lightning_pocket.data.images2d.checks import copy_faults
+from lightning_pocket.data.images2d.mask_checks import summary_faults
 from lightning_pocket.data.images2d.preprocess import DEFAULT_SIZE, ImagePreprocessing
 from lightning_pocket.data.layouts import Layout, find_layout
-from lightning_pocket.data.layouts.images import ImageLayout, parse_class_names
+from lightning_pocket.data.layouts.images import ImageLayout
 from lightning_pocket.data.prepare import (
     LOCK,
     Preparation,
-    assign_folds,
     clear,
     inspect_cases,
     is_up_to_date,
@@ -35,7 +46,7 @@ _KINDS = {"volumes": "volumes", "images": "2D images"}
 #: Options that mean something for one kind of data set alone, with their defaults.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "volumes": {"spacing": "median", "window": None, "crop": "none", "image_interpolation": "bspline"},
-    "images": {"size": None, "color": None, "skip_missing": False},
+    "images": {"size": None, "color": None, "skip_missing": False, "unlabelled_as_background": False},
 }
 _NORMALIZATIONS = {"volumes": {"nonzero_zscore", "foreground_zscore", "window"}, "images": {"unit"}}
 
@@ -47,6 +58,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     classes: str | None = None,
     folds: str | None = None,
     num_folds: int = 5,
+    split: str | list[float] | None = None,
     seed: int = 0,
     spacing: Literal["median", "median_coarse_90", "median_anisotropic_90", "native"] | list[float] = "median",
     normalization: Literal["auto", "zscore", "nonzero_zscore", "foreground_zscore", "window", "unit", "none"] = "auto",
@@ -56,6 +68,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     size: int | list[int] | None = None,
     color: Literal["grey", "rgb"] | None = None,
     skip_missing: bool = False,
+    unlabelled_as_background: bool = False,
     workers: int | None = None,
     fresh: bool = False,
 ) -> None:
@@ -66,16 +79,20 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     Args:
         data: Folder of the data set, or its CSV or .npz file.
         output: Folder of the cache, always needed; new, empty, or one that an earlier run began.
-        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; covidx, image_table, image_folders,
-            medmnist for 2D images of known class; or auto to find the one that matches.
+        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; image_masks, mask_table, hc18, busi for 2D
+            images with masks; covidx, image_table, image_folders, medmnist for 2D images of known class; or auto to
+            find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
             with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class, which
-            predictions are written with the lowest of. By default those of the layout. For 2D images, the order of the
-            classes.
+            predictions are written with the lowest of. By default those of the layout. For masks of 2D images, two
+            names are those of background and the rest, whichever their values; and NAME=#RRGGBB gives classes colours.
+            For 2D images of known class, the order of the classes.
         folds: CSV file with the columns subject or file, and fold or split or both. By default the columns of the
             table layout, else folds are made.
         num_folds: Number of folds to make.
-        seed: Seed of the folds to make.
+        split: Make no folds but draw who trains, validates and tests, such as 208,70,70 groups or 0.6,0.2,0.2 of them;
+            a case without a group is one of its own. Folds and splits of the data set are ignored, its groups kept.
+        seed: Seed of the folds or the split to make.
         spacing: Voxel size in mm along D, H and W, such as [5,1,1]; median of the data set; median_coarse_90, the
             median with the 90th percentile along the axis whose median is the coarsest; median_anisotropic_90, that
             only where the coarsest median is more than three times the finest; or native to resample nothing.
@@ -90,7 +107,8 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
         size: Rows and columns of 2D images, to which they are stretched, or one number for both; 256 by default, the
             size of the images for medmnist.
         color: Channels of 2D images, grey by default.
-        skip_missing: Go on without 2D images that are listed but not there.
+        skip_missing: Go on without 2D images, or masks, that are listed but not there.
+        unlabelled_as_background: Take 2D images without a mask as images in which there is nothing to mark.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
         fresh: Prepare again what is already in the cache.
 
@@ -106,23 +124,21 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     choices: dict[str, Any] = {"spacing": spacing, "window": window, "crop": crop}
     choices |= {"image_interpolation": image_interpolation, "normalization": normalization}
     choices |= {"size": [size, size] if isinstance(size, int) else size, "color": color, "skip_missing": skip_missing}
+    choices |= {"unlabelled_as_background": unlabelled_as_background}
     _refuse_options(found, choices)
-    fold_file = Path(folds) if folds else None
-    choices |= {"folds": fold_file, "num_folds": num_folds, "seed": seed}
+    divide = _division(folds, num_folds, split, seed)
     if isinstance(found, ImageLayout):
-        if classes:
-            found.choose_classes(parse_class_names(classes))
-        _prepare_images(found, cache, choices, workers, fresh)
+        _prepare_images(found, cache, choices | {"classes": classes}, divide, workers, fresh)
         return
     cases = found.cases()
     labels = parse_classes(classes) if classes else found.classes
-    if name_faults(cases) or (fold_file is None and group_faults(cases)):  # no folds before these are mended
+    if name_faults(cases) or (divide.trusts_layout and group_faults(cases)):  # no folds before these are mended
         stop_on_errors(check_volumes(found, cases, labels, workers)[1], len(cases), found.root)
     preparation = Preparation(
         layout=found,
         cases=cases,
         labels=labels,
-        folds=assign_folds(cases, fold_file, num_folds, seed),
+        folds=divide({case.subject: case.assignment for case in cases}),
         preprocessing=Preprocessing(spacing, choices["normalization"], window, crop, image_interpolation),
     )
     refuse_foreign(cache)
@@ -150,10 +166,40 @@ def _refuse_options(layout: Layout, choices: Mapping[str, Any]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Division:
+    """How cases are divided: as a file says, drawn by numbers of groups, or as the data set says or folds are made."""
+
+    file: Path | None
+    num_folds: int
+    split: tuple[float, float, float] | None
+    seed: int
+
+    @property
+    def trusts_layout(self) -> bool:
+        """Whether folds and splits of the data set count."""
+        return self.file is None and self.split is None
+
+    def __call__(
+        self, given: Mapping[str, Assignment], classes: Mapping[str, str] | None = None
+    ) -> dict[str, Assignment]:
+        """Return fold and split of each case."""
+        if self.split is not None:
+            return split_groups(given, self.split, self.seed, classes)
+        return assign(given, self.file, self.num_folds, self.seed, classes)
+
+
+def _division(folds: str | None, num_folds: int, split: str | list[float] | None, seed: int) -> _Division:
+    if folds and split is not None:
+        raise PocketError(f"split: is {split}, but --folds {folds} says who trains and tests; give one of them.")
+    return _Division(Path(folds) if folds else None, num_folds, None if split is None else parse_split(split), seed)
+
+
 def _prepare_images(
     layout: ImageLayout,
     cache: Path,
     choices: Mapping[str, Any],
+    divide: _Division,
     workers: int | None,
     fresh: bool,
 ) -> None:
@@ -161,12 +207,14 @@ def _prepare_images(
     method: Any = "zscore" if choices["normalization"] == "auto" else choices["normalization"]
     size = tuple(choices["size"] or layout.size or DEFAULT_SIZE)
     preprocessing = ImagePreprocessing(size, choices["color"] or "grey", method)
-    cases, faults = select(layout, choices["skip_missing"])
+    declared = declare_classes(layout, choices["classes"])
+    cases, faults = select_images(layout, choices["skip_missing"], choices["unlabelled_as_background"])
     number = len(layout.image_cases())
-    if images.has_errors(faults) or (choices["folds"] is None and group_faults(cases)):
-        stop_on_errors(faults + check_images(cases, workers)[1], number, layout.root)
-    folds = images.assign_image_folds(cases, choices["folds"], choices["num_folds"], choices["seed"])
-    preparation = images.ImagePreparation(layout, cases, folds, preprocessing)
+    if images.has_errors(faults) or (divide.trusts_layout and group_faults(cases)):
+        coding = mask_coding(layout, declared, cases, workers)
+        stop_on_errors(faults + check_images(cases, workers, coding)[1], number, layout.root)
+    folds = divide({c.subject: c.assignment for c in cases}, {c.subject: c.class_name for c in cases})
+    preparation = images.ImagePreparation(layout, cases, folds, preprocessing, choices["classes"])
     images.refuse_foreign(cache)
     with _claimed(cache, fresh, functools.partial(images.is_up_to_date, preparation, cache)) as needed:
         if not needed:
@@ -174,14 +222,16 @@ def _prepare_images(
             return
         if fresh:
             images.clear(cache)
+        preparation = replace(preparation, coding=mask_coding(layout, declared, cases, workers))
         progress = functools.partial(show_progress, lines=True)
         inspections = images.write_images(preparation, cache, workers, progress)
         faults += [fault for found in inspections for fault in found.faults]
+        faults += summary_faults(cases, inspections)
         faults += copy_faults(cases, inspections, (preparation.folds[case.subject] for case in cases))
         if images.has_errors(faults):
             images.discard(cache)
         stop_on_errors(faults, number, layout.root)
-        images.finish(preparation, cache)
+        images.finish(preparation, cache, inspections)
     channels, (height, width) = ", ".join(preprocessing.channels), preprocessing.size
     print(f"prepared {count(len(cases), 'image')} of {height} x {width} pixels ({channels}) in {cache}")
 

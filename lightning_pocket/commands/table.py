@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +12,16 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.tested import is_tested
 
 if TYPE_CHECKING:
-    from lightning_pocket.reports.collect import RunResult
-    from lightning_pocket.studies.table import ExperimentTable, Row
+    from lightning_pocket.studies.table import ExperimentTable
 
-#: Names the data of a run; alone where they are not known.
-_CACHE = "--data.init_args.cache="
 _DESCRIPTION = """\
 FILE is a YAML file, or the name of a shipped one, such as pocketnet_table1. Every row whose data are named with --cache
 is trained and tested by `pocket crossval`, or by `pocket fit` and `pocket test` where it has no folds. The commands are
 printed first. What is done is not done again; the same command continues where it stopped. A table that needs no
 training, such as pocketnet_table3, is made by `pocket profile`.
 
-DIR then holds table.csv, table.md, table.tex and index.html, and DIR/runs/ROW the runs. Rows without data show the
-published numbers alone."""
+DIR then holds table.csv, table.md, table.tex and index.html, and DIR/runs/ROW the runs, or DIR/runs/ROW/seed_N where
+the table has several seeds. Rows without data show the published numbers alone."""
 
 
 def table(arguments: list[str]) -> None:
@@ -55,15 +51,15 @@ def table(arguments: list[str]) -> None:
     if options.folds is not None and options.folds < 2:
         raise PocketError(f"--folds {options.folds}: expected 2 or more.")
     commands = {
-        row.name: experiments.commands(
-            row, folder / "runs" / row.name, caches.get(row.task, ""), options.folds, more, options.jobs
+        place: experiments.commands(
+            row, place, folder / "runs", caches.get(row.task, ""), options.folds, more, options.jobs
         )
         for row in experiments.rows
-        if row.configs
+        for place in experiments.places(row)
     }
-    runs = [row.name for row in wanted if row.configs and row.task in caches]
-    _check_folds([(commands[name][0], caches[experiments.row(name).task]) for name in runs])
-    for command in (command for name in runs for command in commands[name]):
+    runs = {place: caches[row.task] for row in wanted if row.task in caches for place in experiments.places(row)}
+    _check_folds([(commands[place][0], cache) for place, cache in runs.items()])
+    for command in (command for place in runs for command in commands[place]):
         print(shlex.join(["pocket", *command]))
     for task in dict.fromkeys(row.task for row in wanted if row.configs and row.task not in caches):
         left_out = [row.name for row in wanted if row.configs and row.task == task]
@@ -87,35 +83,25 @@ def _finish(
     experiments: ExperimentTable,
     folder: Path,
     commands: Mapping[str, Sequence[Sequence[str]]],
-    runs: Sequence[str],
+    runs: Collection[str],
     margin: float,
 ) -> None:
-    """Run rows and write the table; rows that fail do not stop the others."""
+    """Run rows and write the table; runs that fail do not stop the others."""
     from lightning_pocket.reports.comparison import Criteria
     from lightning_pocket.studies.table_report import TableReport
+    from lightning_pocket.studies.table_results import read_results
 
-    reasons = {name: _run(commands[name], folder / "runs" / name, experiments.checkpoint) for name in runs}
-    failed = {name: reason for name, reason in reasons.items() if reason}
-    results: dict[str, RunResult] = {}
-    states = {row.name: _state(row, failed, commands.get(row.name, [])) for row in experiments.rows}
-    made: list[Sequence[str]] = []
-    for name, lines in commands.items():
-        result = None if name in failed else _result(folder / "runs" / name)
-        if result is None:
-            continue
-        recorded = shlex.split(str(result.manifest.get("command", "")))[1:]
-        # What has just run has looked at all settings itself.
-        if name not in runs and not _belongs(recorded, lines, result.path, experiments.checkpoint):
-            states[name] = "other settings"
-            print(f"not shown (other settings): {name}, which was made by: {shlex.join(['pocket', *recorded])}")
-            continue
-        results[name] = result
-        made += [recorded, *lines[1:]]
-    TableReport(experiments, results, states, made, Criteria(margin=margin)).write(folder)
+    reasons = {place: _run(commands[place], folder / "runs" / place, experiments.checkpoint) for place in runs}
+    failed = {place: reason for place, reason in reasons.items() if reason}
+    results = read_results(experiments, folder / "runs", commands, runs, failed)
+    for remark in results.remarks:
+        print(remark)
+    TableReport(experiments, results.rows, results.states, results.made, Criteria(margin=margin)).write(folder)
     print(f"\npage: {folder / 'index.html'}")
     if failed:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise PocketError(f"{len(failed)} of {len(runs)} rows failed ({listed}). Their messages are above.")
+        listed = "; ".join(f"{place}: {reason}" for place, reason in failed.items())
+        what = "runs" if experiments.seeds else "rows"
+        raise PocketError(f"{len(failed)} of {len(runs)} {what} failed ({listed}). Their messages are above.")
 
 
 def _run(commands: Sequence[Sequence[str]], run: Path, checkpoint: str) -> str:
@@ -130,36 +116,6 @@ def _run(commands: Sequence[Sequence[str]], run: Path, checkpoint: str) -> str:
         if status:
             return f"`pocket {arguments[0]}` ended with status {status}"
     return ""
-
-
-def _result(run: Path) -> RunResult | None:
-    """Return what a row left, None where it is not there or not complete."""
-    from lightning_pocket.reports.collect import read_run
-
-    if not any((run / name).is_file() for name in ("manifest.json", "crossval.json")):
-        return None
-    result = read_run(run)
-    done = result.subjects and result.manifest.get("finished") is not False
-    return replace(result, name=run.name) if done else None
-
-
-def _belongs(recorded: Sequence[str], commands: Sequence[Sequence[str]], run: Path, checkpoint: str) -> bool:
-    """Whether a row was made and tested by the commands that the table has for it now.
-
-    Folder and number of jobs may differ, and the data where they are not named now.
-    """
-    free = ("--run_dir=", "--jobs=", *([_CACHE] if _CACHE in commands[0] else []))
-    made, now = ([part for part in line if not part.startswith(free)] for line in (recorded, commands[0]))
-    return made == now and (len(commands) == 1 or is_tested(run, checkpoint))
-
-
-def _state(row: Row, failed: Mapping[str, str], commands: Sequence[Sequence[str]]) -> str:
-    """Return what stands in the place of ours where a row has no result."""
-    if not commands:
-        return "published only"
-    if row.name in failed:
-        return "failed"
-    return f"not run (no cache for {row.task})" if _CACHE in commands[0] else "not run"
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -167,8 +167,13 @@ class PocketCLI(LightningCLI):
         self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
 
     def _start_from(self, options: Any) -> None:
-        """Take the first weights from another run, unless this one already has weights of its own."""
-        if options.start_from is not None and options.ckpt_path is None:
+        """Take the first weights from a file or another run, unless this one already has weights of its own."""
+        if options.ckpt_path is not None:
+            return
+        read = self.model.network.start_weights()
+        if read:
+            self.trainer.print(read)
+        if options.start_from is not None:
             start = start_from(self.model, options.start_from)
             self.started.record = start.record
             self.trainer.print(start)

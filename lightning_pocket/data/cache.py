@@ -176,7 +176,8 @@ def read_dataset(path: Path) -> dict[str, Any]:
     if not is_dataset(data):
         raise PocketError(f"{path}: not a cache; give the folder that `pocket prepare` was told to --output.")
     if data.get("kind") == "images":
-        raise PocketError(f"{path}: is a cache of images with classes; train on it with --config classify_images.")
+        has, config = ("masks", "segment_images") if "masks" in data else ("classes", "classify_images")
+        raise PocketError(f"{path}: is a cache of images with {has}; train on it with --config {config}.")
     if data["format"] != FORMAT:
         raise PocketError(
             f"{path}: cache of format {data['format']}, expected {FORMAT}; run `pocket prepare` with --fresh."

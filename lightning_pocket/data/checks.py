@@ -25,6 +25,7 @@ from lightning_pocket.data.layouts.base import check_ignored, counted_labels, un
 from lightning_pocket.errors import PocketError
 
 NO_CASE = "-"  # the subject of a fault that is no case's
+UNFIT_NAME = "the name cannot name a folder"
 _NO_FILE = Path()  # what a layout gives where the data set names no image
 _MISSING = ("the image is missing", "the label is missing")
 _MOST_UNLISTED = 5  # files that belong to no case and get a line each
@@ -223,7 +224,7 @@ def name_faults(cases: Sequence[Case]) -> list[Fault]:
         if count > 1:
             faults.append(Fault(subject, file, f"{count} cases have this name", "give each case its own name"))
         if set(subject) & set('/\\:*?"<>|') or subject.startswith(".") or not subject.isprintable():
-            faults.append(Fault(subject, file, "the name cannot name a folder", "use letters, digits, - and _"))
+            faults.append(Fault(subject, file, UNFIT_NAME, "use letters, digits, - and _"))
     return faults
 
 

@@ -33,12 +33,7 @@ def differences(
     Returns:
         One line per difference, ``setting: old -> new``; none where the cache is up to date.
     """
-    old = dataset["settings"]
-    lines = [
-        f"{key}: {_show(old.get(key))} -> {_show(settings.get(key))}"
-        for key in sorted({*old, *settings})
-        if old.get(key) != settings.get(key)
-    ]
+    lines = setting_lines(dataset["settings"], settings)
     new = {case.subject: case for case in cases}
     lines += [
         f"case {subject}: in the cache -> not in the data set" for subject in dataset["subjects"] if subject not in new
@@ -51,6 +46,32 @@ def differences(
     old_folds = read_folds(cache / "folds.csv")
     moved = [s for s, assignment in folds.items() if s in old_folds and old_folds[s] != assignment]
     return lines + _first([f"folds: case {s}: {_place(old_folds[s])} -> {_place(folds[s])}" for s in moved])
+
+
+def setting_lines(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each setting that differs, ``setting: old -> new``."""
+    return [
+        f"{key}: {_show(before.get(key))} -> {_show(now.get(key))}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+
+
+def is_same(path: Path, source: Mapping[str, Any]) -> bool:
+    """Tell whether a file has the content that is on record, without reading it where it kept its place and date.
+
+    Args:
+        path: The file.
+        source: What ``case_files.identify`` gave for it, and its ``sha256``.
+
+    Raises:
+        OSError: If the file is gone.
+    """
+    now = identify(path)
+    if now["size"] != source["size"]:
+        return False
+    # Moved or touched files have another path or date but the same content.
+    return all(now[key] == source[key] for key in ("path", "mtime_ns")) or sha256(path) == source["sha256"]
 
 
 def _first(lines: list[str], most: int = 3) -> list[str]:
@@ -67,7 +88,7 @@ def _file_differences(cache: Path, case: Case) -> list[str]:
         return [
             f"file of case {case.subject}: {_moved(source['path'], path)}: content changed"
             for path, source in zip(paths, sources, strict=True)
-            if not _is_same(path, source)
+            if not is_same(path, source)
         ]
     except (OSError, ImageError) as error:
         return [f"case {case.subject}: files were readable -> {error}"]
@@ -76,14 +97,6 @@ def _file_differences(cache: Path, case: Case) -> list[str]:
 def _moved(before: str, path: Path) -> str:
     """Return the path of a file, with where it was before only if that is another place."""
     return str(path) if before == str(path.resolve()) else f"{before} -> {path}"
-
-
-def _is_same(path: Path, source: Mapping[str, Any]) -> bool:
-    now = identify(path)
-    if now["size"] != source["size"]:
-        return False
-    # Moved or touched files have another path or date but the same content.
-    return all(now[key] == source[key] for key in ("path", "mtime_ns")) or sha256(path) == source["sha256"]
 
 
 def _show(value: Any) -> str:

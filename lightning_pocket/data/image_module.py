@@ -1,8 +1,7 @@
-"""The data module for 2D images of known class."""
+"""The data module for 2D images of known class, or with masks."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torchio as tio
-from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -20,18 +18,19 @@ from lightning_pocket.types import DatasetInfo
 from .images2d.cache import ImageCache
 from .images2d.dataset import CachedImages, ImageItem, OrderedImages, TrainingImages, collate
 from .loader_stages import LoaderStage, delivery_stages, image_stages
-from .loader_workers import Workers, check_loader, training_device, worker_options
+from .loader_workers import Workers, training_device, worker_options
+from .module import PreparedDataModule, run_seed
 from .on_device.apply import augment
-from .on_device.draw import RecipeDrawer
 from .patches import KeySampler
-from .splits import Split, SplitSettings, split_subjects
+from .splits import SplitSettings
 
 
-class ImageDataModule(LightningDataModule):
-    """Serves 2D images that ``pocket prepare`` wrote, as ``types.ImageBatch``.
+class ImageDataModule(PreparedDataModule):
+    """Serves 2D images that ``pocket prepare`` wrote: of known class as ``types.ImageBatch``, with masks as ``Batch``.
 
     Every random number is keyed by the seed (``seed_everything``), the epoch and the index of the image. So the batches
-    are the same with any number of workers, and a run that was killed continues as if it had not been.
+    are the same with any number of workers, and a run that was killed continues as if it had not been. Masks are tested
+    in the size of their images: batches of a test are ``types.CaseBatch``.
 
     Args:
         cache: Folder that ``pocket prepare`` wrote.
@@ -41,12 +40,15 @@ class ImageDataModule(LightningDataModule):
             slice with pixels of 1 mm: its axes are 1 (H) and 2 (W), and rotations are about axis 0.
         augment_on: Who applies them: TorchIO in the ``loader``, or the ``device``, for whole batches and with adjacent
             spatial transforms in one resampling. The same seed draws the same parameters on both.
-        class_balance: Let each class come equally often; an epoch keeps its number of images.
+        class_balance: Let each class come equally often; an epoch keeps its number of images. Images with masks may be
+            of classes too.
         images_per_epoch: Images per epoch over all processes; null gives each training image once.
         num_workers: Processes that prepare batches; 0 prepares them in the training process, ``auto`` chooses by
             device, cores and memory.
         prefetch_factor: Batches that each of these processes prepares ahead.
     """
+
+    case_noun = "image"
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
@@ -60,50 +62,40 @@ class ImageDataModule(LightningDataModule):
         num_workers: Workers = "auto",
         prefetch_factor: int = 2,
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
         if images_per_epoch is not None and images_per_epoch < 1:
             raise PocketError(f"data.init_args.images_per_epoch: expected at least 1, got {images_per_epoch}.")
-        check_loader(num_workers, prefetch_factor)
         self.cache = ImageCache.open(cache)
-        self.batch_size = batch_size
-        self.split_settings = split
-        on_device = augment_on == "device" and augmentation
-        self.transform = tio.Compose(augmentation, copy=False) if augmentation and not on_device else None
-        self.drawer = RecipeDrawer(augmentation) if augmentation and on_device else None
+        kinds = self.cache.class_of
+        super().__init__(
+            self.cache, batch_size, split, augmentation, augment_on, num_workers, prefetch_factor, classes=kinds
+        )
+        if class_balance and not all(kinds.values()):
+            raise PocketError(
+                f"data.init_args.class_balance: is true, but images in {self.cache.path} have masks and no class; set "
+                "it to false, or add a column class to the data set."
+            )
         self.class_balance = class_balance
         self.images_per_epoch = images_per_epoch
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor
-        self.split: Split = split_subjects(self.cache.folds, split, self.cache.class_of)
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the images."""
-        return len(self.cache.channels)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.cache.classes)
 
     @property
     def class_counts(self) -> list[int]:
-        """Training images of each class."""
-        counts = Counter(CachedImages(self.cache, self.split.train).targets)
-        return [counts[index] for index in range(self.num_classes)]
+        """Training images of each class, where the images are of known class."""
+        kinds = self.cache.class_of
+        counts = Counter(kinds[subject] for subject in self.split.train)
+        return [counts[name] for name in self.cache.classes]
 
     @property
+    @override
     def info(self) -> dict[str, Any]:
-        """Return what the task must know of the data, as plain types."""
         cache = self.cache
-        return DatasetInfo(cache.channels, cache.classes, cache.size, preprocessing=cache.preprocessing).to_dict()
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Return what identifies the data of a run: the cache's hash and the images of each split."""
-        return {"cache": str(self.cache.path), "hash": self.cache.hash, "split": self.split.to_dict()}
+        masks = {} if cache.masks is None else {"masks": cache.masks.to_dict()}
+        return DatasetInfo(
+            cache.channels,
+            cache.classes,
+            cache.size,
+            preprocessing=cache.preprocessing | masks,
+            ignore_index=cache.ignore_index,
+        ).to_dict()
 
     @override
     def setup(self, stage: str) -> None:
@@ -124,14 +116,15 @@ class ImageDataModule(LightningDataModule):
     @override
     def test_dataloader(self) -> DataLoader[ImageItem]:
         self._need(self.split.test, "test")
-        return self._ordered(self.split.test)
+        return self._ordered(self.split.test, original=self.cache.masks is not None)
 
     @override
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a batch of training images, where that was left to the device."""
         recipes = batch.pop("recipes", None)
         if recipes:
-            augment(batch["image"][:, :, None], None, recipes)
+            label = batch.get("label")
+            augment(batch["image"][:, :, None], None if label is None else label[:, None], recipes)
         return batch
 
     def loader_workers(self) -> int:
@@ -143,20 +136,21 @@ class ImageDataModule(LightningDataModule):
         self._need(self.split.train, "train")
         dataset = self._training()
         batch = collate([dataset[0, index] for index in range(self.batch_size)])
-        volumes = {"image": batch["image"][:, :, None]}
+        volumes: dict[str, Any] = {name: batch[name][..., None, :, :] for name in ("image", "label") if name in batch}
         delivery = delivery_stages(volumes, self.loader_workers(), training_device(self.trainer), self.drawer)
         return [*image_stages(dataset, self.batch_size), *delivery]
 
     def _training(self) -> TrainingImages:
         images = CachedImages(self.cache, self.split.train)
-        return TrainingImages(images, self.transform, _seed(), self.class_balance, self.drawer)
+        return TrainingImages(images, self.transform, run_seed(), self.class_balance, self.drawer)
 
     def _workers(self) -> dict[str, Any]:
         batch_mib = self.batch_size * self.in_channels * float(np.prod(self.cache.size)) * 4 / 2**20
         return worker_options(self.num_workers, self.prefetch_factor, batch_mib, self.trainer)
 
-    def _ordered(self, subjects: Sequence[str]) -> DataLoader[ImageItem]:
-        return DataLoader(OrderedImages(CachedImages(self.cache, subjects), *self._process()), **self._options())
+    def _ordered(self, subjects: Sequence[str], original: bool = False) -> DataLoader[ImageItem]:
+        images = CachedImages(self.cache, subjects)
+        return DataLoader(OrderedImages(images, *self._process(), original=original), **self._options())
 
     def _options(self) -> dict[str, Any]:
         workers = self._workers()
@@ -165,19 +159,5 @@ class ImageDataModule(LightningDataModule):
             "collate_fn": collate,
             "persistent_workers": workers["num_workers"] > 0,
             "pin_memory": torch.cuda.is_available(),
-            "generator": torch.Generator().manual_seed(_seed()),  # the global one must not depend on the workers
+            "generator": torch.Generator().manual_seed(run_seed()),  # the global one must not depend on the workers
         }
-
-    def _process(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _need(self, subjects: Sequence[str], split: str) -> None:
-        if not subjects:
-            raise PocketError(
-                f"data.init_args.split: no image is left to {split} (fold {self.split_settings.fold} of "
-                f"{len(self.cache.subjects)} images in {self.cache.path}). Choose another fold, or give a fold file."
-            )
-
-
-def _seed() -> int:
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))

@@ -10,12 +10,12 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from lightning_pocket.data.checks import name_faults
-from lightning_pocket.data.folds import stem
+from lightning_pocket.data.folds import VOLUME_SUFFIXES, stem
 from lightning_pocket.data.layouts import Case
+from lightning_pocket.data.layouts.image_masks import split_suffix
+from lightning_pocket.data.layouts.images import IMAGE_2D_SUFFIXES, is_picture, picture_stem
 from lightning_pocket.errors import PocketError
 
-#: What a file of a folder must end with to be a volume; pictures beside a DICOM series are not.
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _CHANNEL = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's names: CASE_0000, CASE_0001, one file per channel
 
 
@@ -35,15 +35,49 @@ def find_inputs(paths: Sequence[str], channels: Sequence[str]) -> list[Case]:
         PocketError: If a path does not exist or holds no image, or a case has a name that another one has or that
             cannot name a file.
     """
+    return _collect(case for path in map(Path, paths) for case in _find(path, channels))
+
+
+def find_pictures(paths: Sequence[str]) -> list[Case]:
+    """Return the 2D images that are meant by some paths.
+
+    Args:
+        paths: Each an image file; a folder of image files; or a CSV table with the columns subject and image. In a
+            folder, a file called ``NAME_mask`` beside ``NAME`` is no image.
+
+    Returns:
+        The images, without masks. Their files may still be missing or unreadable.
+
+    Raises:
+        PocketError: As :func:`find_inputs`.
+    """
+    return _collect(case for path in map(Path, paths) for case in _find_flat(path))
+
+
+def _find_flat(path: Path) -> list[Case]:
+    if not path.exists():
+        raise PocketError(f"{path}: no such file or folder.")
+    if path.is_file():
+        is_table = path.suffix.lower() == ".csv"
+        return _read_table(path, ["image"]) if is_table else [Case(picture_stem(path), (path,), None)]
+    files = sorted(file for file in path.iterdir() if is_picture(file))
+    names = {picture_stem(file) for file in files}
+    images = [file for file in files if split_suffix(picture_stem(file)) not in names]
+    if not images:
+        raise PocketError(f"{path}: holds no images; expected files such as {', '.join(IMAGE_2D_SUFFIXES)} or .dcm.")
+    return [Case(picture_stem(file), (file,), None) for file in images]
+
+
+def _collect(found: Iterable[Case]) -> list[Case]:
+    """Return cases that have names of their own, which can be names of files."""
     cases: dict[str, Case] = {}
-    for path in map(Path, paths):
-        for case in _find(path, channels):
-            before = cases.setdefault(case.subject, case)
-            if before.images != case.images:
-                raise PocketError(
-                    f"images: {before.images[0]} and {case.images[0]} would both be called {case.subject!r}; give "
-                    "them different names in the column subject of a CSV table, or different --output folders."
-                )
+    for case in found:
+        before = cases.setdefault(case.subject, case)
+        if before.images != case.images:
+            raise PocketError(
+                f"images: {before.images[0]} and {case.images[0]} would both be called {case.subject!r}; give "
+                "them different names in the column subject of a CSV table, or different --output folders."
+            )
     for fault in name_faults(list(cases.values())):
         raise PocketError(f"{fault.file}: the case is called {fault.subject!r}; {fault.remedy} in the name of a case.")
     return list(cases.values())
@@ -55,6 +89,7 @@ def _find(path: Path, channels: Sequence[str]) -> list[Case]:
     if path.is_file():
         return _read_table(path, channels) if path.suffix.lower() == ".csv" else _group([path], len(channels))
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    # Pictures beside a DICOM series are no volumes.
     files = [file for file in entries if file.name.lower().endswith(VOLUME_SUFFIXES)]
     if files:
         return _group(files, len(channels))

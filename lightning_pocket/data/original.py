@@ -22,6 +22,8 @@ class CachedOriginal:
         case: The cached case.
     """
 
+    suffix = ".nii.gz"
+
     def __init__(self, case: CachedCase) -> None:
         self._case = case
         self._geometry = Geometry.from_dict(case.geometry)

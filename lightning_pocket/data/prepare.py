@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,16 @@ from lightning_pocket.data.checks import Fault, Inspection, found_labels, unlist
 from lightning_pocket.data.copies import volume_copies
 from lightning_pocket.data.differences import differences
 from lightning_pocket.data.fingerprint import summarize
-from lightning_pocket.data.folds import Assignment, assign, write_folds
+from lightning_pocket.data.folds import Assignment, write_folds
 from lightning_pocket.data.layouts import Case, Layout
 from lightning_pocket.data.layouts.base import counted_labels, region_classes
 from lightning_pocket.data.preprocess import Preprocessing, Resolved, resolve
-from lightning_pocket.data.workers import count_workers, run_tasks
+from lightning_pocket.data.workers import Progress, count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, to_json, write_json
 
 #: Held by the process that prepares a cache.
 LOCK = ".lock"
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 
 @dataclass(frozen=True)
@@ -63,21 +60,6 @@ class Preparation:
         classes = {str(value): name for value, name in self.labels.items()} if self.labels else None
         choices = {"layout": self.layout.name, "channels": list(self.layout.channels), "classes": classes}
         return choices | asdict(self.preprocessing)
-
-
-def assign_folds(cases: Sequence[Case], file: Path | None, num_folds: int, seed: int) -> dict[str, Assignment]:
-    """Return fold and split of each case: from a file, else from the layout, else made.
-
-    Args:
-        cases: Cases with unique names.
-        file: CSV file of folds.
-        num_folds: Number of folds to make; groups of the layout are never split.
-        seed: Seed of the folds to make.
-
-    Raises:
-        PocketError: If the file does not fit the cases, there are too few cases, or a group comes apart.
-    """
-    return assign({case.subject: case.assignment for case in cases}, file, num_folds, seed)
 
 
 def is_up_to_date(preparation: Preparation, output: Path) -> bool:

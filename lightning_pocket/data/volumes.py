@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torchio as tio
-from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 from typing_extensions import override
 
@@ -19,13 +17,13 @@ from lightning_pocket.types import DatasetInfo
 
 from .cache import Cache, CachedCase
 from .loader_stages import LoaderStage, delivery_stages, patch_stages
-from .loader_workers import MOST_WORKERS, Workers, check_loader, training_device, worker_options
+from .loader_workers import MOST_WORKERS, Workers, training_device, worker_options
+from .module import PreparedDataModule, run_seed
 from .on_device.apply import augment
-from .on_device.draw import RecipeDrawer
 from .patches import Item, KeySampler, PatchDataset, VolumeDataset, as_is, one_case
 from .queue import QueuePatches, QueueSampler, QueueSettings
 from .sampling import ForegroundSampler, PatchSampler
-from .splits import Split, SplitSettings, split_subjects
+from .splits import SplitSettings
 
 log = logging.getLogger(__name__)
 _VALIDATION_STREAM = 1
@@ -33,7 +31,7 @@ _VALIDATION_STREAM = 1
 _VOLUME_WORKERS = 2
 
 
-class VolumeDataModule(LightningDataModule):
+class VolumeDataModule(PreparedDataModule):
     """Serves what ``pocket prepare`` wrote.
 
     Every random number is keyed by the seed (``seed_everything``), the epoch and the index of the patch. So the
@@ -74,48 +72,27 @@ class VolumeDataModule(LightningDataModule):
         num_workers: Workers = "auto",
         prefetch_factor: int = 2,
     ) -> None:
-        super().__init__()
         if len(patch_size) != 3 or min(patch_size) < 1:
             raise PocketError(
                 f"data.init_args.patch_size: expected three positive numbers of voxels (D, H, W), got {patch_size}."
             )
-        if batch_size < 1:
-            raise PocketError(f"data.init_args.batch_size: expected at least 1, got {batch_size}.")
-        check_loader(num_workers, prefetch_factor)
         if augment_on == "device" and patch_source == "queue":
             raise PocketError(
                 "data.init_args.augment_on: device needs patch_source memory_map; a queue transforms whole volumes "
                 "before it cuts them. Leave out --config queue, or set augment_on: loader."
             )
         self.cache = Cache.open(cache)
+        super().__init__(self.cache, batch_size, split, augmentation, augment_on, num_workers, prefetch_factor)
         self.patch_size = patch_size
-        self.batch_size = batch_size
-        self.split_settings = split
         self.patches_per_epoch = patches_per_epoch
         self.sampler = sampler
-        on_device = augment_on == "device" and augmentation
-        self.transform = tio.Compose(augmentation, copy=False) if augmentation and not on_device else None
-        self.drawer = RecipeDrawer(augmentation) if augmentation and on_device else None
         self.patch_source = patch_source
         self.queue = queue
         self.validation = validation
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor
-        self.split: Split = split_subjects(self.cache.folds, split)
 
     @property
-    def in_channels(self) -> int:
-        """Channels of the images."""
-        return len(self.cache.channels)
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the labels, background included."""
-        return len(self.cache.classes)
-
-    @property
+    @override
     def info(self) -> dict[str, Any]:
-        """Return what the task must know of the data, as plain types."""
         cache = self.cache
         return DatasetInfo(
             cache.channels,
@@ -126,11 +103,6 @@ class VolumeDataModule(LightningDataModule):
             cache.ignore_index,
             cache.regions,
         ).to_dict()
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Return what identifies the data of a run: the cache's hash and the cases of each split."""
-        return {"cache": str(self.cache.path.resolve()), "hash": self.cache.hash, "split": self.split.to_dict()}
 
     @override
     def setup(self, stage: str) -> None:
@@ -157,7 +129,7 @@ class VolumeDataModule(LightningDataModule):
             return []
         if self.validation == "volumes":
             return self._volumes(cases)
-        dataset = PatchDataset(cases, self.patch_size, self.sampler, seed=_seed(), stream=_VALIDATION_STREAM)
+        dataset = PatchDataset(cases, self.patch_size, self.sampler, seed=run_seed(), stream=_VALIDATION_STREAM)
         return self._loader(dataset, _FixedEpoch(len(cases), 0, *self._process()))
 
     @override
@@ -189,16 +161,13 @@ class VolumeDataModule(LightningDataModule):
 
     def _patches(self) -> PatchDataset:
         cases = self._cases(self.split.train)
-        return PatchDataset(cases, self.patch_size, self.sampler, self.transform, _seed(), drawer=self.drawer)
+        return PatchDataset(cases, self.patch_size, self.sampler, self.transform, run_seed(), drawer=self.drawer)
 
     def _batch_voxels(self) -> float:
         return self.batch_size * float(np.prod(self.patch_size))
 
     def _cases(self, subjects: Sequence[str]) -> list[CachedCase]:
         return [self.cache.case(subject) for subject in subjects]
-
-    def _process(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _volumes(self, cases: list[CachedCase], original: bool = False) -> DataLoader[Item]:
         largest = max(float(np.prod(case.shape)) for case in cases)
@@ -227,16 +196,8 @@ class VolumeDataModule(LightningDataModule):
             persistent_workers=options.get("num_workers", 0) > 0,
             collate_fn=as_is if isinstance(dataset, PatchDataset) else None,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(_seed()),  # the global one must not depend on the workers
+            generator=torch.Generator().manual_seed(run_seed()),  # the global one must not depend on the workers
         )
-
-    def _need(self, subjects: Sequence[str], split: str) -> None:
-        if not subjects:
-            raise PocketError(
-                f"data.init_args.split: no case is left to {split} "
-                f"(fold {self.split_settings.fold} of {len(self.cache.subjects)} cases in {self.cache.path}). "
-                "Choose another fold, or give a file of folds."
-            )
 
     def _say_if_padded(self) -> None:
         shapes = [case.shape for case in self._cases(self.split.train)]
@@ -260,10 +221,6 @@ class _FixedEpoch(KeySampler):
     @override
     def set_epoch(self, epoch: int) -> None:
         return
-
-
-def _seed() -> int:
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def _times(sizes: Sequence[int]) -> str:

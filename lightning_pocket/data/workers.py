@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from multiprocessing.connection import wait
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ from lightning_pocket.errors import PocketError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+#: Shows how far some work is: called with what is done and how many times, it gives what is to be called after each.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 
 def count_workers(workers: int | None, tasks: int) -> int:

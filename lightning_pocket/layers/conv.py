@@ -24,6 +24,7 @@ class ConvKind(ABC):
         spatial_dims: int,
         kernel_size: int | Sequence[int] = 3,
         stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
     ) -> nn.Module:
         """Return a module from ``(B, in_channels, *S)`` to ``(B, out_channels, *S / stride)``.
 
@@ -33,6 +34,7 @@ class ConvKind(ABC):
             spatial_dims: Number of spatial axes, 2 or 3.
             kernel_size: Odd size of the kernel in voxels, one number or one per axis.
             stride: Voxels between two outputs, one number or one per axis.
+            dilation: Voxels between two taps of the kernel, one number or one per axis.
 
         Raises:
             PocketError: If a kernel size is even, or a setting does not suit the number of axes.
@@ -58,9 +60,10 @@ class StandardConv(ConvKind):
         spatial_dims: int,
         kernel_size: int | Sequence[int] = 3,
         stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
     ) -> nn.Module:
-        kernel, strides, padding = _geometry(kernel_size, stride, spatial_dims)
-        return conv_class(spatial_dims)(in_channels, out_channels, kernel, strides, padding, bias=self.bias)
+        geometry = _geometry(kernel_size, stride, dilation, spatial_dims)
+        return conv_class(spatial_dims)(in_channels, out_channels, **geometry, bias=self.bias)
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,20 @@ class GroupedConv(ConvKind):
     """Grouped convolution, followed by a pointwise one that mixes the groups (the conv set of Lighter U-Net, Table 2).
 
     The ``k x k (x k)`` convolution keeps the channels; the pointwise one changes them. There is no norm or activation
-    in between. A layer with fewer channels than ``group_size`` is one group, and so is a three-channel (RGB) image
-    unless ``group_size`` is 1. One group is still a dense ``k x k`` *plus* a pointwise convolution.
+    in between. How many channels share a group depends on the input of the layer alone:
+
+    - ``group_size`` of them, or all where there are fewer: one group is a dense ``k x k`` *plus* a pointwise
+      convolution;
+    - the largest divisor of their number that is not above ``group_size``, where that does not divide it: 3 of the 33
+      channels in a dense block for ``group_size`` 8, and 1 of a prime number;
+    - all three of an RGB image, unless ``group_size`` is 1. The table's counts need this exception.
 
     Args:
-        group_size: Channels of each group.
+        group_size: Channels of each group, at most.
         bias: Whether both convolutions have a bias.
 
     Raises:
-        PocketError: If ``group_size`` is below 1; when called, if it does not divide the input channels.
+        PocketError: If ``group_size`` is below 1.
     """
 
     group_size: int
@@ -95,24 +103,18 @@ class GroupedConv(ConvKind):
         spatial_dims: int,
         kernel_size: int | Sequence[int] = 3,
         stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
     ) -> nn.Module:
-        kernel, strides, padding = _geometry(kernel_size, stride, spatial_dims)
+        geometry = _geometry(kernel_size, stride, dilation, spatial_dims)
         groups = in_channels // self._channels_per_group(in_channels)
-        spatial = conv_class(spatial_dims)(
-            in_channels, in_channels, kernel, strides, padding, groups=groups, bias=self.bias
-        )
+        spatial = conv_class(spatial_dims)(in_channels, in_channels, **geometry, groups=groups, bias=self.bias)
         return nn.Sequential(spatial, pointwise(in_channels, out_channels, spatial_dims, bias=self.bias))
 
     def _channels_per_group(self, in_channels: int) -> int:
-        is_rgb = in_channels == 3 and self.group_size > 1
-        size = in_channels if is_rgb else min(self.group_size, in_channels)
-        if in_channels % size:
-            raise PocketError(
-                f"layers.conv.group_size: found {self.group_size}, which does not divide the {in_channels} input "
-                "channels of a layer. Choose a divisor of every width, or another kind of convolution. Dense blocks "
-                "pass the image on, so they seldom suit a group_size above 1."
-            )
-        return size
+        if in_channels == 3 and self.group_size > 1:  # an RGB image
+            return 3
+        largest = min(self.group_size, in_channels)
+        return next(size for size in range(largest, 0, -1) if in_channels % size == 0)
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,11 @@ class SeparableConv(ConvKind):
         spatial_dims: int,
         kernel_size: int | Sequence[int] = 3,
         stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
     ) -> nn.Module:
-        kernel, strides, padding = _geometry(kernel_size, stride, spatial_dims)
+        geometry = _geometry(kernel_size, stride, dilation, spatial_dims)
         # The pointwise convolution is linear, so a bias between the two would only add parameters.
-        depthwise = conv_class(spatial_dims)(
-            in_channels, in_channels, kernel, strides, padding, groups=in_channels, bias=False
-        )
+        depthwise = conv_class(spatial_dims)(in_channels, in_channels, **geometry, groups=in_channels, bias=False)
         return nn.Sequential(depthwise, pointwise(in_channels, out_channels, spatial_dims, bias=self.bias))
 
 
@@ -149,10 +150,19 @@ def pointwise(in_channels: int, out_channels: int, spatial_dims: int, *, bias: b
 
 
 def _geometry(
-    kernel_size: int | Sequence[int], stride: int | Sequence[int], spatial_dims: int
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Return kernel, stride and the padding that keeps the size, each per axis."""
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int],
+    dilation: int | Sequence[int],
+    spatial_dims: int,
+) -> dict[str, tuple[int, ...]]:
+    """Return the arguments of torch's classes, each per axis; the padding keeps the size."""
     kernel = per_axis(kernel_size, spatial_dims, "kernel_size")
     if any(size % 2 == 0 for size in kernel):
         raise PocketError(f"kernel_size: found {kernel_size}, expected odd numbers, so that the size can be kept.")
-    return kernel, per_axis(stride, spatial_dims, "stride"), tuple(size // 2 for size in kernel)
+    dilations = per_axis(dilation, spatial_dims, "dilation")
+    return {
+        "kernel_size": kernel,
+        "stride": per_axis(stride, spatial_dims, "stride"),
+        "padding": tuple(step * (size // 2) for step, size in zip(dilations, kernel, strict=True)),
+        "dilation": dilations,
+    }

@@ -47,6 +47,7 @@ class LayerFactory:
         spatial_dims: int,
         kernel_size: int | Sequence[int] = 3,
         stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
     ) -> nn.Sequential:
         """Return a unit from ``(B, in_channels, *S)`` to ``(B, out_channels, *S / stride)``.
 
@@ -56,12 +57,14 @@ class LayerFactory:
             spatial_dims: Number of spatial axes, 2 or 3.
             kernel_size: Odd size of the kernel in voxels, one number or one per axis.
             stride: Voxels between two outputs, one number or one per axis.
+            dilation: Voxels between two taps of the kernel, one number or one per axis.
 
         Raises:
             PocketError: If the convolution cannot be made.
         """
+        geometry = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
         layers = [
-            self.conv(in_channels, out_channels, spatial_dims=spatial_dims, kernel_size=kernel_size, stride=stride),
+            self.conv(in_channels, out_channels, spatial_dims=spatial_dims, **geometry),
             self.norm(out_channels, spatial_dims=spatial_dims),
             self.activation(out_channels),
         ]

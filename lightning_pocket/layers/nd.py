@@ -47,6 +47,12 @@ def dropout_class(spatial_dims: int) -> type[nn.Module]:
     return _pick(_DROPOUT, spatial_dims)
 
 
+def upsample_mode(spatial_dims: int) -> str:
+    """Return what torch calls linear interpolation along every axis."""
+    _pick(_CONV, spatial_dims)
+    return {2: "bilinear", 3: "trilinear"}[spatial_dims]
+
+
 def per_axis(value: int | Sequence[int], spatial_dims: int, key: str) -> tuple[int, ...]:
     """Return one positive integer per spatial axis.
 

@@ -16,7 +16,7 @@ def score_case(  # noqa: PLR0913 (regions come beside the classes)
     predicted: np.ndarray,
     truth: np.ndarray,
     classes: Sequence[str],
-    spacing: Sequence[float],
+    spacing: Sequence[float] | None,
     tolerance_mm: float = 1.0,
     ignore_index: int | None = None,
     surface: bool = True,
@@ -32,8 +32,9 @@ def score_case(  # noqa: PLR0913 (regions come beside the classes)
         predicted: ``(D, H, W)`` or ``(H, W)`` integers, predicted class of each voxel.
         truth: True class of each voxel, the same shape.
         classes: Names of the classes; the first is background.
-        spacing: Voxel size in mm along each axis.
-        tolerance_mm: Tolerance of the surface Dice in mm.
+        spacing: Voxel size in mm along each axis; None counts in pixels: the names of distances then end in ``_px``
+            rather than ``_mm``.
+        tolerance_mm: Tolerance of the surface Dice in mm, or in pixels where distances are counted so.
         ignore_index: Value in ``truth`` of the voxels that do not count; they are background in both label maps.
         surface: Whether to compute what is measured on surfaces.
         volume: Whether to compute the volume-based HD95, ``volume_hd95_mm``, too.
@@ -50,6 +51,8 @@ def score_case(  # noqa: PLR0913 (regions come beside the classes)
     """
     regions = regions or {}
     columns = _columns(classes, regions)
+    unit = "_px" if spacing is None else "_mm"
+    spacing = (1.0,) * truth.ndim if spacing is None else spacing
     predicted, truth = _checked(predicted, truth, len(classes), ignore_index)
     empty_mm = diagonal_mm(truth.shape, spacing) if len(spacing) == truth.ndim else None
     box = bounding_box((predicted != 0) | (truth != 0))
@@ -64,9 +67,9 @@ def score_case(  # noqa: PLR0913 (regions come beside the classes)
         masks = np.isin(predicted, part), np.isin(truth, part)
         if surface:
             distances = surface_distances(*masks, spacing, tolerance_mm, empty_mm)
-            score |= vars(distances)
+            score |= {name.replace("_mm", unit): value for name, value in vars(distances).items()}
         if volume:
-            score["volume_hd95_mm"] = volume_hd95(*masks, spacing, empty_mm)
+            score[f"volume_hd95{unit}"] = volume_hd95(*masks, spacing, empty_mm)
         scores.append(score)
     of_classes = scores[: len(classes) - 1]
     row: dict[str, float | int] = {metric: fmean(score[metric] for score in of_classes) for metric in scores[0]}

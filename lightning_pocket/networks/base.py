@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import pointwise
 from lightning_pocket.layers.recompute import recompute
 
 
@@ -22,9 +24,10 @@ class Network(nn.Module, ABC):
         divisor: Each spatial size of the input must be a multiple of it, axis by axis.
         checkpoint_levels: Number of levels, from the finest on, whose features are computed again for the gradients
             instead of being kept.
+        binary_head: Whether one channel makes the logits of both classes, see :class:`BinaryHead`.
 
     Raises:
-        PocketError: If there are no channels, or not one divisor per axis.
+        PocketError: If there are no channels, not one divisor per axis, or a binary head for other than two classes.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Network(nn.Module, ABC):
         spatial_dims: int,
         divisor: tuple[int, ...],
         checkpoint_levels: int = 0,
+        binary_head: bool = False,
     ) -> None:
         super().__init__()
         for key, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -41,8 +45,14 @@ class Network(nn.Module, ABC):
                 raise PocketError(f"network.{key}: found {channels}, expected at least 1 channel.")
         if len(divisor) != spatial_dims:
             raise PocketError(f"network.divisor: found {divisor}, expected {spatial_dims} integers, one per axis.")
+        if binary_head and out_channels != 2:
+            raise PocketError(
+                f"network.binary_head: is true, but there are {out_channels} classes; expected 2, background and one "
+                "more. Set it to false."
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
+        self.head_channels = 1 if binary_head else out_channels
         self.spatial_dims = spatial_dims
         self.divisor = divisor
         self.checkpoint_levels = checkpoint_levels
@@ -76,6 +86,24 @@ class Network(nn.Module, ABC):
             PocketError: If :meth:`check_input` refuses ``x``.
         """
         return [self(x)]
+
+    def start_weights(self) -> str:
+        """Read the weights that the settings name; called once, before a training that begins anew.
+
+        A checkpoint has weights of its own, so a network that is rebuilt from one never looks for the file.
+
+        Returns:
+            One line that says what was read, empty where the settings name nothing.
+
+        Raises:
+            PocketError: If the file cannot be read or does not fit.
+        """
+        return ""
+
+    def make_head(self, channels: int) -> nn.Module:
+        """Return the layer from features ``(B, channels, *S)`` to logits ``(B, out_channels, *S)``."""
+        head = pointwise(channels, self.head_channels, self.spatial_dims)
+        return head if self.head_channels == self.out_channels else BinaryHead(head)
 
     def at_level(
         self, level: int, function: Callable[..., Tensor], modules: list[nn.Module], *inputs: Tensor
@@ -126,3 +154,23 @@ class Network(nn.Module, ABC):
 
 class Classifier(Network):
     """A network from ``(B, in_channels, *S)`` images to ``(B, out_channels)`` logits, one row for each image."""
+
+
+class BinaryHead(nn.Module):
+    """Two logits ``(0, z)`` from one channel ``z``, for networks that end in a sigmoid (Lighter U-Net, Tables 1 and 2).
+
+    The softmax of ``(0, z)`` is the sigmoid of ``z``, and the cross-entropy over both classes is the binary one, so
+    that losses and predictions need not know of it.
+
+    Args:
+        head: Makes ``(B, 1, *S)``.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        logit = self.head(x)
+        return torch.cat([torch.zeros_like(logit), logit], dim=1)

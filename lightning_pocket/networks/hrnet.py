@@ -36,6 +36,7 @@ class HRNet(Network):
         deep_supervision: Number of extra heads, on the branches next to the finest; less than ``depth``.
         checkpoint_levels: Number of levels, from the finest on, whose features are computed again for the gradients
             instead of being kept: less memory, more time, the same gradients.
+        binary_head: Whether one channel, a sigmoid, makes the logits of both classes; for two classes.
 
     Shape:
         ``(B, in_channels, *S) -> (B, out_channels, *S)``, each of ``S`` a multiple of ``divisor``.
@@ -57,10 +58,11 @@ class HRNet(Network):
         kernel_sizes: list[list[int]] | None = None,
         deep_supervision: int = 0,
         checkpoint_levels: int = 0,
+        binary_head: bool = False,
     ) -> None:
         pyramid = Pyramid.build(depth, spatial_dims, strides, kernel_sizes)
         checkpointed = pyramid.checkpointed(checkpoint_levels)
-        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor, checkpointed)
+        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor, checkpointed, binary_head)
         width = [widths(level) for level in range(depth + 1)]
 
         def make_block(channels: int, level: int) -> nn.Module:
@@ -86,9 +88,7 @@ class HRNet(Network):
         self.stages = nn.ModuleList([first, *later])
         self.to_finest = nn.ModuleList(_path(branch, 0, width, pyramid) for branch in range(depth + 1))
         self.fuse = make_block((depth + 1) * width[0], 0)
-        self.heads = nn.ModuleList(
-            pointwise(width[level], out_channels, spatial_dims) for level in pyramid.heads(deep_supervision)
-        )
+        self.heads = nn.ModuleList(self.make_head(width[level]) for level in pyramid.heads(deep_supervision))
         layers.initialize(self)
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_pocket.layers import BlockKind, LayerFactory, PlainBlock, WidthSchedule, pointwise
+from lightning_pocket.layers import BlockKind, LayerFactory, PlainBlock, WidthSchedule
 from lightning_pocket.layers.nd import conv_class, conv_transpose_class, max_pool_class
 
 from .base import Network
@@ -36,6 +36,7 @@ class UNet(Network):
         deep_supervision: Number of extra heads, on the decoder levels next to the finest; less than ``depth``.
         checkpoint_levels: Number of levels, from the finest on, whose features are computed again for the gradients
             instead of being kept: less memory, more time, the same gradients.
+        binary_head: Whether one channel, a sigmoid, makes the logits of both classes; for two classes.
 
     Shape:
         ``(B, in_channels, *S) -> (B, out_channels, *S)``, each of ``S`` a multiple of ``divisor``.
@@ -58,10 +59,11 @@ class UNet(Network):
         kernel_sizes: list[list[int]] | None = None,
         deep_supervision: int = 0,
         checkpoint_levels: int = 0,
+        binary_head: bool = False,
     ) -> None:
         pyramid = Pyramid.build(depth, spatial_dims, strides, kernel_sizes)
         checkpointed = pyramid.checkpointed(checkpoint_levels)
-        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor, checkpointed)
+        super().__init__(in_channels, out_channels, spatial_dims, pyramid.divisor, checkpointed, binary_head)
         width = [widths(level) for level in range(depth + 1)]
 
         def make_block(channels: int, level: int) -> nn.Module:
@@ -85,9 +87,7 @@ class UNet(Network):
         self.downsample = nn.ModuleList(make_downsample(level) for level in range(depth))
         self.upsample = nn.ModuleList(make_upsample(level) for level in range(depth))
         self.decoder = nn.ModuleList(make_block(2 * width[level], level) for level in range(depth))
-        self.heads = nn.ModuleList(
-            pointwise(width[level], out_channels, spatial_dims) for level in pyramid.heads(deep_supervision)
-        )
+        self.heads = nn.ModuleList(self.make_head(width[level]) for level in pyramid.heads(deep_supervision))
         layers.initialize(self)
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from lightning_pocket.types import CASE_METRICS
 from .tables import print_table
 
 # The volume-based HD95 is shown where it was asked for; it ranks nothing.
-_METRICS = (*CASE_METRICS, "volume_hd95_mm")
+_METRICS = (*CASE_METRICS, "volume_hd95_mm", "volume_hd95_px")
 _CLASS = "dice_"  # the columns that tell which classes there are
 
 Row = dict[str, Any]
@@ -71,10 +71,10 @@ def _summaries(rows: Sequence[Row], name: str, metrics: Sequence[str]) -> list[s
 
 
 def _show(column: str, value: float) -> str:
-    """Return distances to hundredths of a mm, shares to four decimals."""
+    """Return distances to hundredths of a mm or pixel, shares to four decimals."""
     if math.isnan(value):
         return "n/a"
-    return f"{value:.2f}" if "_mm" in column and not column.startswith(_CLASS) else f"{value:.4f}"
+    return f"{value:.2f}" if ("_mm" in column or "_px" in column) and not column.startswith(_CLASS) else f"{value:.4f}"
 
 
 def _count_empty(rows: Sequence[Row], name: str) -> tuple[int, int, int]:

@@ -248,7 +248,7 @@ def _require_same_truth(first: RunResult, second: RunResult, one: Classified, ot
 
 
 def _margin(metric: str, criteria: Criteria) -> float | None:
-    return criteria.margin_mm if (metric_of(metric) or "").endswith("_mm") else criteria.margin
+    return criteria.margin_mm if (metric_of(metric) or "").endswith(("_mm", "_px")) else criteria.margin
 
 
 def _restrict(result: RunResult, subjects: list[str]) -> RunResult:

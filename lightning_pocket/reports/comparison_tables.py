@@ -16,6 +16,8 @@ METRICS = {
     "dice": ("Dice", ".3f"),
     "hd95_mm": ("HD95 (mm)", ".2f"),
     "asd_mm": ("ASD (mm)", ".2f"),
+    "hd95_px": ("HD95 (pixels)", ".2f"),
+    "asd_px": ("ASD (pixels)", ".2f"),
     "surface_dice": ("surface Dice", ".3f"),
     "auc": ("AUC", ".3f"),
     "accuracy": ("accuracy", ".3f"),

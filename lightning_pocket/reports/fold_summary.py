@@ -63,4 +63,4 @@ def _summary(metric: str, values: Sequence[float]) -> str:
 
 def _show(metric: str, value: float) -> str:
     """Return distances to hundredths of a mm, shares to four decimals."""
-    return f"{value:.2f}" if metric.endswith("_mm") else f"{value:.4f}"
+    return f"{value:.2f}" if metric.endswith(("_mm", "_px")) else f"{value:.4f}"

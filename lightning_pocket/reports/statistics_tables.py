@@ -229,7 +229,7 @@ def _number(value: float) -> float | str:
 
 
 def _difference_format(metric: str) -> str:
-    return ".2f" if (metric_of(metric) or "").endswith("_mm") else ".4f"
+    return ".2f" if (metric_of(metric) or "").endswith(("_mm", "_px")) else ".4f"
 
 
 def _verdict(comparison: Comparison) -> str:

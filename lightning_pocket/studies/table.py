@@ -23,7 +23,7 @@ _NUMBER = r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?"
 _SCORE = re.compile(rf"(?P<mean>{_NUMBER})(\s*±\s*{_NUMBER})?", re.IGNORECASE)
 PARAMETERS = "params_M"
 #: Metrics that a table can show.
-METRICS = ("dice", "hd95_mm", "asd_mm", "surface_dice", "auc", "accuracy")
+METRICS = ("dice", "hd95_mm", "asd_mm", "hd95_px", "asd_px", "surface_dice", "auc", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class ExperimentTable:
         metrics: Metrics that it shows.
         folds: Folds of the cross-validation of its rows.
         seed: Seed of the runs.
+        seeds: Several seeds instead: every row is one run for each, and is shown with mean and standard deviation over
+            them.
         checkpoint: Weights of each run that are tested.
         profile: Profile of `configs/profiles` that makes the table instead of rows: nothing is trained for it.
     """
@@ -94,6 +96,7 @@ class ExperimentTable:
     metrics: list[str] = field(default_factory=lambda: ["dice", "hd95_mm", "asd_mm"])
     folds: int = 5
     seed: int = 0
+    seeds: list[int] = field(default_factory=list)
     checkpoint: Checkpoint = "last"
     profile: str = ""
 
@@ -109,31 +112,47 @@ class ExperimentTable:
         names = [row.name for row in self.rows]
         raise PocketError(f"there is no row {name!r}.{suggest(name, names)}")
 
+    def places(self, row: Row) -> dict[str, int]:
+        """Return the folder of each run of a row, below that of all runs, and its seed; none of a published row."""
+        if not row.configs:
+            return {}
+        if self.seeds:
+            return {f"{row.name}/seed_{seed}": seed for seed in self.seeds}
+        return {row.name: self.seed if row.seed is None else row.seed}
+
     def commands(
-        self, row: Row, folder: Path, cache: str, folds: int | None = None, more: Sequence[str] = (), jobs: int = 1
+        self,
+        row: Row,
+        place: str,
+        folder: Path,
+        cache: str,
+        folds: int | None = None,
+        more: Sequence[str] = (),
+        jobs: int = 1,
     ) -> list[list[str]]:
-        """Return the arguments of ``pocket`` that train and test a row.
+        """Return the arguments of ``pocket`` that train and test a run of a row.
 
         Args:
             row: The row.
-            folder: Folder of its run or cross-validation.
+            place: Which of its runs, a key of :meth:`places`.
+            folder: Folder of all runs.
             cache: Folder that ``pocket prepare`` wrote.
             folds: Folds of rows that are cross-validated, instead of those of the table.
             more: Options of ``pocket fit`` on top.
             jobs: Folds at a time.
         """
-        seed = self.seed if row.seed is None else row.seed
-        options = row.options | {"data.init_args.cache": cache, "seed_everything": seed}
+        run = folder / place
+        options = row.options | {"data.init_args.cache": cache, "seed_everything": self.places(row)[place]}
         fit = [*Run(tuple(row.configs), options).argv()[1:], *more]
         count = self.folds if row.folds is None else row.folds
         if count == 1:
             return [
-                ["fit", f"--run_dir={folder}", *fit],
-                ["test", f"--run_dir={folder}", f"--ckpt_path={self.checkpoint}"],
+                ["fit", f"--run_dir={run}", *fit],
+                ["test", f"--run_dir={run}", f"--ckpt_path={self.checkpoint}"],
             ]
         at_once = [] if jobs == 1 else [f"--jobs={jobs}"]
         of_crossval = [f"--folds={folds or count}", f"--checkpoint={self.checkpoint}", *at_once]
-        return [["crossval", f"--run_dir={folder}", *of_crossval, *fit]]
+        return [["crossval", f"--run_dir={run}", *of_crossval, *fit]]
 
 
 def read_table(name: str) -> ExperimentTable:
@@ -178,6 +197,7 @@ def _check(table: ExperimentTable, path: Path) -> None:
         raise PocketError(f"{path}: checkpoint is {table.checkpoint!r}, expected last or best.")
     _check_names(str(path), "metrics", table.metrics, METRICS)
     _check_folds(str(path), table.folds)
+    _check_seeds(table, str(path))
     names = [row.name for row in table.rows]
     for row in table.rows:
         where = f"{path}: row {row.name}"
@@ -204,6 +224,15 @@ def _check_row(row: Row, where: str) -> None:
 def _check_folds(where: str, folds: int | None) -> None:
     if folds is not None and folds < 1:
         raise PocketError(f"{where}: folds is {folds}, expected 1 for one run, or more.")
+
+
+def _check_seeds(table: ExperimentTable, where: str) -> None:
+    given = table.seeds
+    if any(type(seed) is not int or seed < 0 for seed in given) or len(set(given)) < len(given):
+        raise PocketError(f"{where}: seeds is {given}, expected whole numbers from 0, each once.")
+    own = [row.name for row in table.rows if row.seed is not None]
+    if given and own:
+        raise PocketError(f"{where}: row {own[0]}: has a seed, but the table has seeds. Give one of the two.")
 
 
 def _check_names(where: str, key: str, names: Sequence[str] | Mapping[str, Any], allowed: Sequence[str]) -> None:

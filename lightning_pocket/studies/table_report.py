@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ from lightning_pocket.reports.collect import RunResult
 from lightning_pocket.reports.comparison import Comparison, Criteria, compare_pairs, on_same_cases
 from lightning_pocket.reports.comparison_page import add_statistics
 from lightning_pocket.reports.page import Page
+from lightning_pocket.reports.seeds import SeededRuns
 from lightning_pocket.reports.statistics_tables import metric_name, scores_of, show_p, show_scores, statistics_table
 from lightning_pocket.reports.table_files import Table, write_tables
 from lightning_pocket.reports.tables import print_table
@@ -24,14 +26,19 @@ from .table import PARAMETERS, ExperimentTable, Row
 
 _COLUMNS = (
     "row", "task", "label", "state", "parameters", "published_params_M", "metric", "cases", "mean", "std", "median",
-    "published", "difference_to_published", "compared_with", "difference", "low", "high", "p", "p_holm", "effect",
-    "non_inferior", "published_p",
+    "seeds", "seed_std", "seed_means", "published", "difference_to_published", "compared_with", "difference", "low",
+    "high", "p", "p_holm", "effect", "non_inferior", "published_p",
 )  # fmt: skip
 #: Columns of the table of a metric.
 _HEADER = (
     "task", "row", "parameters (M)", "published (M)", "cases", "ours", "published", "difference", "p (Holm)",
     "published p",
 )  # fmt: skip
+_OVER_CASES = "Mean ± standard deviation (median) over the cases."
+_OVER_SEEDS = (
+    "Mean over the cases of each run, then mean ± standard deviation over the runs, which differ in their seed. "
+    "Differences between rows pair the cases, each with its mean over the seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -40,17 +47,24 @@ class TableReport:
 
     Args:
         table: The table.
-        results: Result of each row that has one, by its name.
+        results: Runs of each row that has some, by its name.
         states: Why a row has none, by its name.
         commands: Commands of all rows.
         criteria: How rows are compared with one another.
     """
 
     table: ExperimentTable
-    results: Mapping[str, RunResult]
+    results: Mapping[str, SeededRuns]
     states: Mapping[str, str]
     commands: Sequence[Sequence[str]] = ()
     criteria: Criteria = field(default_factory=Criteria)
+
+    @cached_property
+    def joined(self) -> dict[str, RunResult]:
+        """One result for each row that has some: scores of cases are means over its seeds."""
+        if self.table.seeds:
+            return {name: runs.joined() for name, runs in self.results.items()}
+        return {name: replace(runs.runs[0], name=name) for name, runs in self.results.items()}
 
     def compare(self) -> tuple[list[Comparison], list[str]]:
         """Compare rows with those that they name.
@@ -60,15 +74,15 @@ class TableReport:
         """
         pairs, problems = [], []
         for row in self.table.rows:
-            if row.name in self.results and row.compare_to in self.results:
-                named = [replace(self.results[name], name=name) for name in (row.compare_to, row.name)]
+            if row.name in self.joined and row.compare_to in self.joined:
+                named = [self.joined[name] for name in (row.compare_to, row.name)]
                 try:
                     (first, second), _ = on_same_cases(named)
                 except PocketError as error:
                     problems.append(str(error))
                     continue
                 pairs.append((first, second))
-        held = {metric for result in self.results.values() for metric in (*result.scores, *scores_of(result))}
+        held = {metric for result in self._runs() for metric in (*result.scores, *scores_of(result))}
         wanted = tuple(metric for metric in self.table.metrics if metric in held)
         return compare_pairs(pairs, replace(self.criteria, metrics=wanted)) if wanted else [], problems
 
@@ -109,18 +123,18 @@ class TableReport:
         write_csv(folder / "table.csv", _COLUMNS, self._records(comparisons))
         self._write_page(folder / "index.html", comparisons, problems)
 
+    def _runs(self) -> list[RunResult]:
+        return [run for runs in self.results.values() for run in runs.runs]
+
     def _metrics(self) -> list[str]:
         """Return the metrics of the table that any row has."""
-        found = {metric for result in self.results.values() for metric in (*result.scores, *scores_of(result))}
+        found = {metric for result in self._runs() for metric in (*result.scores, *scores_of(result))}
         found |= {metric for row in self.table.rows for metric in self.table.metrics if metric in row.published}
         return [metric for metric in self.table.metrics if metric in found] or list(self.table.metrics[:1])
 
     def _line(self, row: Row, metric: str, comparison: Comparison | None) -> list[str]:
-        result = self.results.get(row.name)
-        ours = (
-            self.states.get(row.name, "not run") if result is None else show_scores(result, scores_of(result), metric)
-        )
-        published, mean = row.mean(metric), _mean(result, metric)
+        result = self.joined.get(row.name)
+        published, mean = row.mean(metric), self._mean(row, metric)
         both = published is not None and mean is not None
         return [
             row.task,
@@ -128,12 +142,24 @@ class TableReport:
             "" if result is None else f"{result.parameters / 1e6:.3g}",
             str(row.published.get(PARAMETERS, "")),
             "" if result is None else str(len(result.subjects)),
-            ours,
+            self._ours(row, metric),
             row.score(metric),
             f"{mean - published:+.3f}" if both else "",  # type: ignore[operator]
             "" if comparison is None else show_p(comparison.p_holm),
             self._published_p(row, metric),
         ]
+
+    def _ours(self, row: Row, metric: str) -> str:
+        if row.name not in self.results:
+            return self._state(row)
+        if self.table.seeds:
+            return self.results[row.name].show(metric)
+        result = self.joined[row.name]
+        return show_scores(result, scores_of(result), metric)
+
+    def _mean(self, row: Row, metric: str) -> float | None:
+        runs = self.results.get(row.name)
+        return runs.mean(metric) if runs else None
 
     def _state(self, row: Row) -> str:
         return self.states.get(row.name, "not run")
@@ -153,7 +179,7 @@ class TableReport:
         ]
 
     def _record(self, row: Row, metric: str, comparison: Comparison | None) -> dict[str, Any]:
-        result = self.results.get(row.name)
+        result = self.joined.get(row.name)
         record: dict[str, Any] = {
             "row": row.name,
             "task": row.task,
@@ -164,11 +190,13 @@ class TableReport:
             "published": row.score(metric),
             "published_p": self._published_p(row, metric),
         }
-        mean, published = _mean(result, metric), row.mean(metric)
+        mean, published = self._mean(row, metric), row.mean(metric)
         if result is not None:
             record |= {"parameters": result.parameters, "cases": len(result.subjects), "mean": mean}
             if metric in result.scores:
                 record |= {"std": result.spread(metric), "median": median(result.scores[metric])}
+            if self.table.seeds:
+                record |= _over_seeds(self.results[row.name], metric)
         if mean is not None and published is not None:
             record["difference_to_published"] = mean - published
         return record | _differences(comparison)
@@ -182,7 +210,7 @@ class TableReport:
         for table in self.tables(comparisons):
             page.section(table.title)
             source = f" Published: {self.table.source}." if self.table.source else ""
-            caption = f"Mean ± standard deviation (median) over the cases.{source}"
+            caption = f"{_OVER_SEEDS if self.table.seeds else _OVER_CASES}{source}"
             page.table(table.header, table.unbroken().rows, caption)
         add_statistics(page, comparisons, self.criteria)
         if self.commands:
@@ -191,10 +219,9 @@ class TableReport:
         page.write(path)
 
 
-def _mean(result: RunResult | None, metric: str) -> float | None:
-    if result is None:
-        return None
-    return result.mean(metric) if metric in result.scores else scores_of(result).get(metric)
+def _over_seeds(runs: SeededRuns, metric: str) -> dict[str, Any]:
+    means = " ".join(str(mean) for mean in runs.means(metric))
+    return {"seeds": len(runs.runs), "seed_std": runs.spread(metric), "seed_means": means}
 
 
 def _differences(comparison: Comparison | None) -> dict[str, Any]:

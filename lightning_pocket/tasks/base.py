@@ -21,6 +21,8 @@ from lightning_pocket.types import DatasetInfo
 
 OptimizerCallable = Callable[[Any], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
+#: What a user changes so that whole images fit the network.
+IMAGE_SIZE = "the size of the prepared images (`pocket prepare --size`)"
 
 
 class BaseTask(LightningModule):
@@ -44,7 +46,7 @@ class BaseTask(LightningModule):
     """
 
     score: ClassVar[str] = ""
-    size_key: ClassVar[str] = "data.init_args.patch_size"
+    size_key: str = "data.init_args.patch_size"
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
@@ -61,6 +63,8 @@ class BaseTask(LightningModule):
         super().__init__()
         self.network = network
         self.info = DatasetInfo(**dataset)
+        if self.info.preprocessing.get("kind") == "images":
+            self.size_key = IMAGE_SIZE
         _check_patch(self.size_key, self.info.patch_size, network.divisor)
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler

@@ -15,7 +15,7 @@ from lightning_pocket.metrics import GatheredLogits, column_name, score_classes
 from lightning_pocket.networks.base import Classifier
 from lightning_pocket.types import ImageBatch
 
-from .base import BaseTask, OptimizerCallable, SchedulerCallable
+from .base import IMAGE_SIZE, BaseTask, OptimizerCallable, SchedulerCallable
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ClassificationTask(BaseTask):
     """
 
     score: ClassVar[str] = "val/accuracy"
-    size_key: ClassVar[str] = "the size of the prepared images (`pocket prepare --size`)"
+    size_key: str = IMAGE_SIZE
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
@@ -61,6 +61,11 @@ class ClassificationTask(BaseTask):
         compile: bool = False,  # noqa: A002 (a key of the config)
         keep_memory: bool = False,
     ) -> None:
+        if "masks" in (dataset.get("preprocessing") or {}):
+            raise PocketError(
+                "data.init_args.cache: its images have masks rather than classes. Take --config segment_images, or "
+                "prepare a data set of images of known class."
+            )
         how = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
         super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor, **how)
         self.save_hyperparameters()

@@ -71,6 +71,7 @@ class SegmentationTask(BaseTask):
                 "labels voxels, such as UNet. To classify, take --config classify_images."
             )
         how = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
+        _check_masks(dataset)
         super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor, **how)
         self.save_hyperparameters()
         self.loss = L2Dice(ignore_index=self.info.ignore_index) if loss is None else loss
@@ -151,6 +152,15 @@ class SegmentationTask(BaseTask):
 
     def _foreground(self) -> list[str]:
         return [column_name(name) for name in self.info.classes[1:]]
+
+
+def _check_masks(dataset: dict[str, Any]) -> None:
+    preprocessing = dataset.get("preprocessing") or {}
+    if preprocessing.get("kind") == "images" and "masks" not in preprocessing:
+        raise PocketError(
+            "data.init_args.cache: its images are of known class and have no masks. Prepare a data set with masks, or "
+            "classify with --config classify_images."
+        )
 
 
 def _check_ignored(loss: nn.Module, ignore_index: int | None) -> None:

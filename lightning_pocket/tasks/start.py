@@ -109,9 +109,9 @@ def head_layers(network: Network) -> set[str]:
 
     Args:
         network: A network whose last layers lie below an attribute ``head`` or ``heads``; of any other network it is
-            the last layer with ``out_channels`` outputs.
+            the last layer with ``head_channels`` outputs.
     """
-    sized = [_layer(name) for name, tensor in network.named_parameters() if network.out_channels in tensor.shape[:2]]
+    sized = [_layer(name) for name, tensor in network.named_parameters() if network.head_channels in tensor.shape[:2]]
     named = {layer for layer in sized if _HEAD & set(layer.split("."))}
     return named or set(sized[-1:])
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_pocket.data.case_files import identify
+from lightning_pocket.data.differences import is_same, setting_lines
 from lightning_pocket.data.folds import Assignment, read_folds
 from lightning_pocket.data.layouts.images import ImageCase
-from lightning_pocket.storage import sha256
+
+from .cache import PIXEL_COLUMNS, pixel_of
 
 
 def changes(
@@ -32,13 +33,9 @@ def changes(
     Returns:
         A line per setting that differs, ``setting: old -> new``, and at most one for each other kind of difference.
     """
-    before = dataset["settings"]
-    lines = [
-        f"{key}: {before.get(key)} -> {settings.get(key)}"
-        for key in sorted({*before, *settings})
-        if before.get(key) != settings.get(key)
-    ]
-    classes = _classes(cache / "targets.csv")
+    lines = setting_lines(dataset["settings"], settings)
+    rows = _rows(cache / "targets.csv")
+    classes = {subject: row["class"] for subject, row in rows.items()}
     now = {case.subject: case.class_name for case in cases}
     places = read_folds(cache / "folds.csv") if (cache / "folds.csv").is_file() else {}
     names, old = list(now), dataset["subjects"]
@@ -47,6 +44,7 @@ def changes(
         "images no longer in the data set": [name for name in old if name not in now],
         "images not in the cache": [name for name in names if name not in known],
         "images of another class": [name for name in names if name in classes and classes[name] != now[name]],
+        "images with another pixel size": [case.subject for case in cases if _is_rescaled(case, rows)],
         "images in another fold, split or group": [s for s in folds if s in places and places[s] != folds[s]],
         "files with other content": _other_files(cases, dataset["sources"]) if names == old else [],
     }
@@ -55,21 +53,20 @@ def changes(
 
 def _other_files(cases: Sequence[ImageCase], sources: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the files whose content is not that of the same file when it was prepared, wherever it was then."""
-    files = list(dict.fromkeys(case.file for case in cases))
+    files = list(dict.fromkeys(file for case in cases for file in case.files))
     if len(files) != len(sources):
         return [str(file) for file in files]
-    return [str(file) for file, source in zip(files, sources, strict=True) if not _is_same(file, source)]
+    return [str(file) for file, source in zip(files, sources, strict=True) if not is_same(file, source)]
 
 
-def _is_same(file: Path, source: Mapping[str, Any]) -> bool:
-    now = identify(file)
-    if now["size"] != source["size"]:
-        return False
-    return all(now[key] == source[key] for key in now) or sha256(file) == source["sha256"]
+def _is_rescaled(case: ImageCase, rows: Mapping[str, Mapping[str, str]]) -> bool:
+    """Tell whether the data set gives an image another pixel size than it had."""
+    row = rows.get(case.subject, {})
+    return case.pixel_mm is not None and PIXEL_COLUMNS[0] in row and pixel_of(row) != case.pixel_mm
 
 
-def _classes(path: Path) -> dict[str, str]:
+def _rows(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
-        return {row["subject"]: row["class"] for row in csv.DictReader(file)}
+        return {row["subject"]: row for row in csv.DictReader(file)}

@@ -15,8 +15,12 @@ from lightning_pocket.data.folds import Assignment
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
 
+from .coding import MaskCoding
+from .masks import Mask, read_masks
 from .preprocess import ImagePreprocessing
 from .read import Picture, read_picture
+
+_MOST_SHOWN = 5  # values of a mask that an error names
 
 
 @dataclass(frozen=True)
@@ -28,33 +32,97 @@ class ImageInspection:
         faults: What is wrong with it.
         shape: Rows and columns; None where it cannot be read.
         digest: SHA-256 of its pixels, for finding copies; None where it cannot be read.
+        pixel_mm: Height and width of a pixel in mm, where that is known.
+        empty: Whether nothing is marked in its masks.
+        smoothed: Pixels of its masks whose grey value a threshold decides.
     """
 
     subject: str
     faults: list[Fault]
     shape: tuple[int, int] | None = None
     digest: str | None = None
+    pixel_mm: tuple[float, float] | None = None
+    empty: bool = False
+    smoothed: int = 0
 
 
-def inspect_image(case: ImageCase) -> ImageInspection:
-    """Read one image and look for every kind of fault."""
-    return examine(case)[0]
+@dataclass(frozen=True)
+class Examined:
+    """An image that was read to be checked.
+
+    Args:
+        inspection: What was found.
+        picture: The image; None where it cannot be read.
+        label: ``(H, W)`` uint8 class indices of its masks; None where there are none to be read, or they cannot be.
+    """
+
+    inspection: ImageInspection
+    picture: Picture | None = None
+    label: np.ndarray | None = None
 
 
-def examine(case: ImageCase, preprocessing: ImagePreprocessing | None = None) -> tuple[ImageInspection, Picture | None]:
+def inspect_image(case: ImageCase, coding: MaskCoding | None = None) -> ImageInspection:
+    """Read one image, and its masks where their ``coding`` is given, and look for every kind of fault."""
+    return examine(case, coding=coding).inspection
+
+
+def examine(
+    case: ImageCase, preprocessing: ImagePreprocessing | None = None, coding: MaskCoding | None = None
+) -> Examined:
     """Read one image and look for every kind of fault.
 
     Args:
         case: The image.
         preprocessing: How it shall be prepared, if at all.
+        coding: What the values of its masks mean; None for images of known class.
 
     Returns:
-        What was found, and the image where it can be read.
+        What was found, and what could be read.
     """
     try:
         picture = read_picture(case)
     except ImageError as error:
-        return ImageInspection(case.subject, [Fault(case.subject, str(error.path), error.finding, error.remedy)]), None
+        return Examined(ImageInspection(case.subject, [_fault(case, error)]))
+    faults = _picture_faults(case, picture, preprocessing)
+    height, width = picture.pixels.shape[:2]
+    mask = None
+    if coding is not None:
+        try:
+            mask = read_masks(case, coding, (height, width))
+        except ImageError as error:
+            faults.append(_fault(case, error))
+        else:
+            faults += _mask_faults(case, mask, coding)
+    content = str(picture.pixels.shape).encode() + np.ascontiguousarray(picture.pixels).tobytes()
+    inspection = ImageInspection(
+        case.subject,
+        faults,
+        (height, width),
+        hashlib.sha256(content).hexdigest(),
+        case.pixel_mm or picture.pixel_mm,
+        empty=mask is not None and not mask.label.any(),
+        smoothed=mask.strange_pixels if mask is not None and coding is not None and coding.kind == "threshold" else 0,
+    )
+    return Examined(inspection, picture, None if mask is None else mask.label)
+
+
+def _fault(case: ImageCase, error: ImageError) -> Fault:
+    return Fault(case.subject, str(error.path), error.finding, error.remedy)
+
+
+def _mask_faults(case: ImageCase, mask: Mask, coding: MaskCoding) -> list[Fault]:
+    """Return what is wrong with the values of a mask; a threshold takes any of them."""
+    if coding.kind == "threshold" or not mask.strange:
+        return []
+    more = ", ..." if len(mask.strange) > _MOST_SHOWN else ""
+    shown = ", ".join(map(coding.show, mask.strange[:_MOST_SHOWN])) + more
+    known = ", ".join(coding.show(value) for value in coding.labels)
+    finding = f"{mask.strange_pixels:,} pixels of the mask are no class ({shown})"
+    remedy = f"classes are {known}: mend the mask, which must not be smoothed, or declare more with --classes"
+    return [Fault(case.subject, str(case.masks[0]), finding, remedy)]
+
+
+def _picture_faults(case: ImageCase, picture: Picture, preprocessing: ImagePreprocessing | None) -> list[Fault]:
     pixels = picture.pixels
     faults = []
     if pixels.min() == pixels.max():
@@ -63,9 +131,7 @@ def examine(case: ImageCase, preprocessing: ImagePreprocessing | None = None) ->
     if preprocessing is not None and not preprocessing.accepts(picture):
         finding = f"pixels of type {pixels.dtype} have no largest value"
         faults.append(Fault(case.subject, str(case.file), finding, "use --normalization zscore or none"))
-    height, width = pixels.shape[:2]
-    digest = hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    return ImageInspection(case.subject, faults, (height, width), digest), picture
+    return faults
 
 
 def select(layout: ImageLayout, skip_missing: bool) -> tuple[list[ImageCase], list[Fault]]:
@@ -76,22 +142,27 @@ def select(layout: ImageLayout, skip_missing: bool) -> tuple[list[ImageCase], li
         skip_missing: Whether to go on without the images whose files are missing: then they are only a warning.
     """
     cases = layout.image_cases()
-    exists = {file: file.is_file() for file in dict.fromkeys(case.file for case in cases)}
-    present = [case for case in cases if exists[case.file]]
+    exists = {file: file.is_file() for case in cases for file in case.files}
+    present = [case for case in cases if all(exists[file] for file in case.files)]
     faults = _name_faults(cases)
-    missing = [case.file for case in cases if not exists[case.file]]
+    missing = [file for file, there in exists.items() if not there]
     if missing:
-        finding = _listed(f"{len(missing):,} of {len(cases):,} image files are missing", missing)
+        of = "image and mask" if layout.masked else "image"
+        finding = listed(f"{len(missing):,} of {len(exists):,} {of} files are missing", missing)
         if skip_missing and present:
             faults.append(Fault(NO_CASE, str(missing[0]), finding, "none: they are left out", "warning"))
         else:
             advice = ", or go on without them with --skip_missing" if present else ""
             faults.append(Fault(NO_CASE, str(missing[0]), finding, f"restore them{advice}"))
-    absent = set(layout.class_names) - {case.class_name for case in present} if present else set()
+    absent = set() if layout.masked else _absent(layout, present)
     for name in sorted(absent):
         finding = f"the class '{name}' has no image"
         faults.append(Fault(NO_CASE, str(layout.root), finding, "check the names of the classes", "warning"))
     return present, unlisted_faults(layout.unlisted(), faults, layout.roles)
+
+
+def _absent(layout: ImageLayout, present: Sequence[ImageCase]) -> set[str]:
+    return set(layout.class_names) - {case.class_name for case in present} if present else set()
 
 
 def copy_faults(
@@ -138,6 +209,7 @@ def _name_faults(cases: Sequence[ImageCase]) -> list[Fault]:
     return faults
 
 
-def _listed(finding: str, files: Sequence[Path], most: int = 3) -> str:
+def listed(finding: str, files: Sequence[Path], most: int = 3) -> str:
+    """Return a finding with the names of the first files it is about."""
     more = f" and {len(files) - most:,} more" if len(files) > most else ""
     return f"{finding}: {', '.join(file.name for file in files[:most])}{more}"

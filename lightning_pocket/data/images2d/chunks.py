@@ -16,10 +16,27 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, sha256, write_json
 
 from .checks import ImageInspection, examine
-from .preprocess import ImagePreprocessing
+from .coding import MaskCoding
+from .original import truth_file
+from .preprocess import ImagePreprocessing, resize_label
 
 #: Images per task: few, so that little is lost when a run is stopped.
 CHUNK = 32
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """Where masks go.
+
+    Args:
+        coding: What their values mean.
+        array: The ``.npy`` file of all prepared masks; it has its full length already.
+        truth: Folder of the masks in the size of their images, one file each.
+    """
+
+    coding: MaskCoding
+    array: Path
+    truth: Path
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,7 @@ class ChunkTask:
         array: The ``.npy`` file of all images; it has its full length already.
         preprocessing: How they are prepared.
         records: Folder in which finished chunks are noted.
+        masks: What is done with their masks; None for images of known class.
     """
 
     cases: tuple[ImageCase, ...]
@@ -39,6 +57,7 @@ class ChunkTask:
     array: Path
     preprocessing: ImagePreprocessing
     records: Path
+    masks: MaskOutput | None = None
 
     @property
     def record(self) -> Path:
@@ -60,20 +79,31 @@ def prepare_chunk(task: ChunkTask) -> list[ImageInspection]:
     """
     files = [identify(file) for file in _files(task.cases)]
     members = [case.member for case in task.cases]
-    key = {"files": files, "members": members, "preprocessing": task.preprocessing.to_dict()}
+    key: dict[str, Any] = {"files": files, "members": members, "preprocessing": task.preprocessing.to_dict()}
+    if task.masks is not None:
+        pixels = [case.pixel_mm and list(case.pixel_mm) for case in task.cases]
+        key |= {"masks": task.masks.coding.to_dict(), "pixels": pixels, "own": [len(case.masks) for case in task.cases]}
     kept = _kept(task.record, key)
     if kept is not None:
         return kept
-    inspections, images = [], []
-    for case in task.cases:
-        inspection, picture = examine(case, task.preprocessing)
-        inspections.append(inspection)
-        if picture is not None and task.preprocessing.accepts(picture):
-            images.append(task.preprocessing.apply(picture))
-    if len(images) == len(task.cases):
-        _write(task.array, task.first, np.stack(images))
-        write_json(task.record, {"key": key, "inspections": [asdict(found) for found in inspections]})
+    coding = None if task.masks is None else task.masks.coding
+    found = [examine(case, task.preprocessing, coding) for case in task.cases]
+    inspections = [one.inspection for one in found]
+    if not any(fault.severity == "error" for inspection in inspections for fault in inspection.faults):
+        images = [task.preprocessing.apply(one.picture) for one in found if one.picture is not None]
+        _write(task.array, task.first, np.stack(images).astype(np.float32, copy=False))
+        if task.masks is not None:
+            _write_masks(task, task.masks, [one.label for one in found if one.label is not None])
+        write_json(task.record, {"key": key, "inspections": [asdict(inspection) for inspection in inspections]})
     return inspections
+
+
+def _write_masks(task: ChunkTask, output: MaskOutput, labels: Sequence[np.ndarray]) -> None:
+    size = task.preprocessing.size
+    _write(output.array, task.first, np.stack([resize_label(label, size) for label in labels]))
+    output.truth.mkdir(parents=True, exist_ok=True)
+    for row, label in enumerate(labels, start=task.first):
+        np.savez_compressed(truth_file(output.truth, row), label)
 
 
 def source_records(cases: Sequence[ImageCase]) -> list[dict[str, Any]]:
@@ -82,7 +112,7 @@ def source_records(cases: Sequence[ImageCase]) -> list[dict[str, Any]]:
 
 
 def _files(cases: Sequence[ImageCase]) -> list[Path]:
-    return list(dict.fromkeys(case.file for case in cases))
+    return list(dict.fromkeys(file for case in cases for file in case.files))
 
 
 def _kept(record: Path, key: dict[str, Any]) -> list[ImageInspection] | None:
@@ -100,14 +130,13 @@ def _plain(key: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inspection(data: dict[str, Any]) -> ImageInspection:
-    height, width = data["shape"]
-    faults = [Fault(**fault) for fault in data["faults"]]
-    return ImageInspection(data["subject"], faults, (height, width), data["digest"])
+    pairs = {name: None if data[name] is None else tuple(data[name]) for name in ("shape", "pixel_mm")}
+    return ImageInspection(**data | pairs | {"faults": [Fault(**fault) for fault in data["faults"]]})
 
 
 def _write(path: Path, first: int, images: np.ndarray) -> None:
-    """Write ``(n, C, H, W)`` float32 into an array file: a memory map would crash the process on a full disk."""
+    """Write ``(n, ...)`` into an array file of the same type: a memory map would crash the process on a full disk."""
     offset = np.load(path, mmap_mode="r").offset
     with path.open("r+b") as file:
         file.seek(offset + first * images[0].nbytes)
-        file.write(np.ascontiguousarray(images, np.float32).tobytes())
+        file.write(np.ascontiguousarray(images).tobytes())

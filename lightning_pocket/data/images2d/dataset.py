@@ -17,22 +17,28 @@ from lightning_pocket.data.on_device.steps import Recipe
 from lightning_pocket.data.patches import Key, TorchSeed
 
 from .cache import ImageCache
+from .original import ImageOriginal
 
 
 class ImageItem(TypedDict):
-    """One image: ``image`` (C, H, W) float32, ``target`` the index of its class, and its name.
+    """One image: ``image`` (C, H, W) float32, and its name.
 
-    Where augmentation is left to the device, what was drawn for it too.
+    With ``target``, the index of its class, or ``label`` (H, W) uint8, the class of each pixel. Where augmentation is
+    left to the device, what was drawn for it too. Whole cases with masks have the size of their pixels along (H, W), in
+    mm where that is known, else in pixels of the original; those of a test their original.
     """
 
     image: Tensor
-    target: int
     subject: str
+    target: NotRequired[int]
+    label: NotRequired[Tensor]
     recipe: NotRequired[Recipe]
+    spacing: NotRequired[tuple[float, float]]
+    original: NotRequired[ImageOriginal]
 
 
 class CachedImages:
-    """Some images of a cache; its array is opened once per process.
+    """Some images of a cache; its arrays are opened once per process.
 
     Args:
         cache: The prepared images.
@@ -43,9 +49,9 @@ class CachedImages:
         row_of = {subject: row for row, subject in enumerate(cache.subjects)}
         self.rows = [row_of[subject] for subject in subjects]
         self.subjects = list(subjects)
-        self.targets = [cache.targets[row] for row in self.rows]
-        self._cache = cache
-        self._open: np.ndarray | None = None
+        self.kinds = [cache.kinds[row] for row in self.rows]
+        self.cache = cache
+        self._open: tuple[np.ndarray, np.ndarray | None] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,9 +59,21 @@ class CachedImages:
     def item(self, place: int) -> ImageItem:
         """Return image number ``place`` of the chosen ones."""
         if self._open is None:
-            self._open = self._cache.images()
-        image = torch.from_numpy(np.array(self._open[self.rows[place]]))
-        return {"image": image, "target": self.targets[place], "subject": self.subjects[place]}
+            self._open = self.cache.images(), None if self.cache.masks is None else self.cache.labels()
+        row, (images, labels) = self.rows[place], self._open
+        image, subject = torch.from_numpy(np.array(images[row])), self.subjects[place]
+        if labels is None:
+            return {"image": image, "target": self.cache.targets[row], "subject": subject}
+        return {"image": image, "label": torch.from_numpy(np.array(labels[row])), "subject": subject}
+
+    def case(self, place: int, original: bool) -> ImageItem:
+        """Return image number ``place`` as a whole case; with masks its pixel size and perhaps its original too."""
+        item = self.item(place)
+        if self.cache.masks is not None:
+            item["spacing"] = self.cache.pixel_size(self.rows[place])
+            if original:
+                item["original"] = self.cache.original(self.rows[place])
+        return item
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory map behind: pickled, it would be a copy of the array."""
@@ -88,10 +106,9 @@ class TrainingImages(Dataset[ImageItem]):
         self.drawer = drawer
         self.transform = transform
         self.seed = seed
-        classes = sorted(set(images.targets)) if balance else [None]
-        self.members = [
-            [place for place, target in enumerate(images.targets) if name in (None, target)] for name in classes
-        ]
+        order = {name: index for index, name in enumerate(images.cache.classes)}
+        classes = sorted(set(images.kinds), key=lambda name: (order.get(name, 0), name)) if balance else [None]
+        self.members = [[place for place, kind in enumerate(images.kinds) if name in (None, kind)] for name in classes]
 
     def __getitem__(self, key: Key) -> ImageItem:
         """Return the item of ``(epoch, index)``."""
@@ -104,7 +121,9 @@ class TrainingImages(Dataset[ImageItem]):
             with TorchSeed(seed):
                 item["recipe"] = self.drawer.draw((1.0, 1.0, 1.0), len(item["image"]))
         elif self.transform is not None:
-            item["image"] = augment(item["image"], self.transform, seed)
+            item["image"], label = augment_masked(item["image"], item.get("label"), self.transform, seed)
+            if label is not None:
+                item["label"] = label
         return item
 
     def _place(self, epoch: int, index: int) -> int:
@@ -126,10 +145,12 @@ class OrderedImages(Dataset[ImageItem]):
         images: Images of all processes; at least one.
         rank: This process.
         world_size: Number of processes.
+        original: Give each image with masks its original too, for tests.
     """
 
-    def __init__(self, images: CachedImages, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, images: CachedImages, rank: int = 0, world_size: int = 1, original: bool = False) -> None:
         self.images = images
+        self.original = original
         self.share = range(rank, len(images), world_size)
         self.length = -(-len(images) // world_size)
 
@@ -139,35 +160,47 @@ class OrderedImages(Dataset[ImageItem]):
     def __getitem__(self, index: int) -> ImageItem:
         """Return image number ``index`` of the share."""
         if index < len(self.share):
-            return self.images.item(self.share[index])
-        return self.images.item(0) | {"subject": ""}
+            return self.images.case(self.share[index], self.original)
+        return self.images.case(0, self.original) | {"subject": ""}
 
 
 def collate(items: Sequence[ImageItem]) -> dict[str, Any]:
-    """Stack items; what is left to the device becomes the list ``recipes``."""
-    recipes = [item["recipe"] for item in items if "recipe" in item]
-    plain = [{name: value for name, value in item.items() if name != "recipe"} for item in items]
-    return default_collate(plain) | ({"recipes": recipes} if recipes else {})
+    """Stack items; what is no number becomes a list, and what is left to the device the list ``recipes``."""
+    rows: list[dict[str, Any]] = [dict(item) for item in items]
+    names = [("recipe", "recipes"), ("spacing", "spacing"), ("original", "original")]
+    lists = {plural: [row.pop(name) for row in rows] for name, plural in names if name in rows[0]}
+    return default_collate(rows) | lists
 
 
 def augment(image: Tensor, transform: tio.Transform, seed: int) -> Tensor:
-    """Transform an image as a volume of one slice.
+    """Transform an image ``(C, H, W)`` as a volume of one slice; see :func:`augment_masked`."""
+    return augment_masked(image, None, transform, seed)[0]
+
+
+def augment_masked(
+    image: Tensor, label: Tensor | None, transform: tio.Transform, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """Transform an image, and its mask alike, as volumes of one slice.
 
     Args:
         image: ``(C, H, W)`` float. Pixels count as 1 mm wide; H and W are the axes 1 and 2 of the volume.
+        label: ``(H, W)`` uint8 class indices, if any.
         transform: TorchIO transform.
         seed: Decides what it draws.
 
     Returns:
-        ``(C, H, W)`` float32.
+        Image ``(C, H, W)`` float32, and label ``(H, W)`` uint8, if any.
 
     Raises:
         ValueError: If the transform gives several slices.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the GPUs too
-        subject = transform(tio.Subject(image=tio.ScalarImage(tensor=image[:, None])))
-    return subject["image"].data[:, 0].float()
+    subject = tio.Subject(image=tio.ScalarImage(tensor=image[:, None]))
+    if label is not None:
+        subject.add_image(tio.LabelMap(tensor=label[None, None]), "label")
+    with TorchSeed(seed):
+        subject = transform(subject)
+    moved = None if label is None else subject["label"].data[0, 0].to(torch.uint8)
+    return subject["image"].data[:, 0].float(), moved
 
 
 @lru_cache(maxsize=64)  # the same order serves a whole epoch

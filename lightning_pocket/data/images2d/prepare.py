@@ -13,22 +13,24 @@ import numpy as np
 
 from lightning_pocket.data.cache import is_dataset
 from lightning_pocket.data.checks import Fault
-from lightning_pocket.data.folds import Assignment, assign, write_folds
+from lightning_pocket.data.folds import Assignment, write_folds
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
-from lightning_pocket.data.prepare import LOCK, Progress, refuse_differences
-from lightning_pocket.data.workers import count_workers, run_tasks
+from lightning_pocket.data.prepare import LOCK, refuse_differences
+from lightning_pocket.data.workers import Progress, count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, to_json, write_csv, write_json
 
-from .cache import FORMAT, read_image_dataset
+from .cache import FORMAT, PIXEL_COLUMNS, read_image_dataset
 from .changes import changes
 from .checks import ImageInspection
-from .chunks import CHUNK, ChunkTask, prepare_chunk, source_records
+from .chunks import CHUNK, ChunkTask, MaskOutput, prepare_chunk, source_records
+from .coding import MaskCoding
 from .preprocess import ImagePreprocessing
 from .read import unpack
 
 _FILES = ("dataset.json", "folds.csv", "targets.csv", "images.npy")
+_LABELS, _TRUTH = "labels.npy", "truth"  # where images have masks
 _CHUNKS = "chunks"  # folder for what is needed only while a cache is written: notes of what is finished, raw arrays
 
 
@@ -41,41 +43,35 @@ class ImagePreparation:
         cases: The images to prepare.
         folds: Fold and split of each image.
         preprocessing: How images are prepared.
+        declared: What the user says of the classes of masks.
+        coding: What the values of masks mean; None for images of known class, and until it is found out.
     """
 
     layout: ImageLayout
     cases: list[ImageCase]
     folds: dict[str, Assignment]
     preprocessing: ImagePreprocessing
+    declared: str | None = None
+    coding: MaskCoding | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings as plain types, for ``dataset.json`` and for showing what differs."""
-        choices = {"layout": self.layout.name, "classes": list(self.layout.class_names)}
-        return choices | self.preprocessing.to_dict()
+        classes = self.declared if self.layout.masked else list(self.layout.class_names)
+        return {"layout": self.layout.name, "classes": classes} | self.preprocessing.to_dict()
+
+    @property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+        """Shape and type of each array of the cache, by the name of its file."""
+        found: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {"images.npy": (self.shape, np.float32)}
+        if self.layout.masked:
+            found[_LABELS] = ((len(self.cases), *self.preprocessing.size), np.uint8)
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape ``(N, C, H, W)`` of the prepared images."""
         return (len(self.cases), len(self.preprocessing.channels), *self.preprocessing.size)
-
-
-def assign_image_folds(
-    cases: Sequence[ImageCase], file: Path | None, num_folds: int, seed: int
-) -> dict[str, Assignment]:
-    """Return fold and split of each image: from a file, else from the layout, else made with a share of every class.
-
-    Args:
-        cases: Images with unique names.
-        file: CSV file of folds.
-        num_folds: Number of folds to make; groups of the layout are never split.
-        seed: Seed of the folds to make.
-
-    Raises:
-        PocketError: If the file does not fit the images, there are too few of them, or a group comes apart.
-    """
-    given = {case.subject: case.assignment for case in cases}
-    return assign(given, file, num_folds, seed, {case.subject: case.class_name for case in cases})
 
 
 def is_up_to_date(preparation: ImagePreparation, output: Path) -> bool:
@@ -96,7 +92,10 @@ def is_up_to_date(preparation: ImagePreparation, output: Path) -> bool:
     dataset = read_image_dataset(output)
     found = changes(output, dataset, preparation.settings, preparation.cases, preparation.folds)
     refuse_differences(output, found)
-    return all((output / name).is_file() for name in _FILES) and _fits(output / "images.npy", preparation)
+    whole = all((output / name).is_file() for name in _FILES)
+    arrays = all(_fits(output / name, shape) for name, (shape, _) in preparation.arrays.items())
+    truths = not preparation.layout.masked or len(list((output / _TRUTH).glob("*.npz"))) == len(preparation.cases)
+    return whole and arrays and truths
 
 
 def refuse_foreign(output: Path) -> None:
@@ -111,7 +110,7 @@ def refuse_foreign(output: Path) -> None:
     if not output.exists():
         return
     foreign = not output.is_dir() or any(
-        p.name not in {*_FILES, _CHUNKS, LOCK} and p.suffix != ".partial" for p in output.iterdir()
+        p.name not in {*_FILES, _LABELS, _TRUTH, _CHUNKS, LOCK} and p.suffix != ".partial" for p in output.iterdir()
     )
     file = output / "dataset.json"
     data = read_json(file) if not foreign and file.is_file() else None
@@ -121,9 +120,10 @@ def refuse_foreign(output: Path) -> None:
 
 def clear(output: Path) -> None:
     """Delete the cache in a folder, and nothing else in it; the mark of completeness goes first."""
-    for name in _FILES:
+    for name in (*_FILES, _LABELS):
         (output / name).unlink(missing_ok=True)
-    shutil.rmtree(output / _CHUNKS, ignore_errors=True)
+    for name in (_TRUTH, _CHUNKS):
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
 def write_images(
@@ -143,14 +143,17 @@ def write_images(
     Raises:
         PocketError: If the disk has too little space, or a file of many images is damaged.
     """
-    array = _open_array(preparation, output)
+    _open_arrays(preparation, output)
     try:
         cases = unpack(preparation.cases, output / _CHUNKS)
     except ImageError:
         discard(output)
         raise
+    array, records, masks = _partial(output / "images.npy"), output / _CHUNKS, None
+    if preparation.coding is not None:
+        masks = MaskOutput(preparation.coding, _partial(output / _LABELS), output / _TRUTH)
     tasks = [
-        ChunkTask(tuple(cases[first : first + CHUNK]), first, array, preparation.preprocessing, output / _CHUNKS)
+        ChunkTask(tuple(cases[first : first + CHUNK]), first, array, preparation.preprocessing, records, masks)
         for first in range(0, len(cases), CHUNK)
     ]
     with progress("preparing", len(cases)) as advance:
@@ -160,38 +163,46 @@ def write_images(
 
 def discard(output: Path) -> None:
     """Delete what :func:`write_images` wrote."""
-    _partial(output).unlink(missing_ok=True)
-    shutil.rmtree(output / _CHUNKS, ignore_errors=True)
+    for name in ("images.npy", _LABELS):
+        _partial(output / name).unlink(missing_ok=True)
+    for name in (_TRUTH, _CHUNKS):
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
-def finish(preparation: ImagePreparation, output: Path) -> dict[str, Any]:
+def finish(preparation: ImagePreparation, output: Path, inspections: Sequence[ImageInspection] = ()) -> dict[str, Any]:
     """Complete a cache whose images are all written, ``dataset.json`` last.
 
     Args:
         preparation: What was prepared.
         output: Folder of the cache.
+        inspections: What was found in each image; needed where they have masks.
 
     Returns:
         What ``dataset.json`` holds.
     """
-    _partial(output).replace(output / "images.npy")
-    rows = [
+    for name in preparation.arrays:
+        _partial(output / name).replace(output / name)
+    rows: list[dict[str, Any]] = [
         {"subject": case.subject, "class": case.class_name, "split": preparation.folds[case.subject].split or ""}
         | {"group": preparation.folds[case.subject].group or ""}
         for case in preparation.cases
     ]
-    write_csv(output / "targets.csv", ["subject", "class", "split", "group"], rows)
+    if preparation.layout.masked:
+        rows = [row | _size_of(found) for row, found in zip(rows, inspections, strict=True)]
+    write_csv(output / "targets.csv", list(rows[0]), rows)
     write_folds(output / "folds.csv", preparation.folds)
     dataset: dict[str, Any] = {
         "format": FORMAT,
         "kind": "images",
         "channels": preparation.preprocessing.channels,
-        "classes": list(preparation.layout.class_names),
+        "classes": preparation.coding.classes if preparation.coding else list(preparation.layout.class_names),
         "size": list(preparation.preprocessing.size),
         "preprocessing": preparation.preprocessing.to_dict(),
         "settings": preparation.settings,
         "subjects": [case.subject for case in preparation.cases],
     }
+    if preparation.coding is not None:
+        dataset["masks"] = preparation.coding.to_dict()
     sources = source_records(preparation.cases)
     dataset["hash"] = _hash(dataset, rows, sources, preparation.folds)
     write_json(output / "dataset.json", dataset | {"sources": sources})
@@ -220,36 +231,43 @@ def _hash(
     return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 
-def _partial(output: Path) -> Path:
-    """Return the name under which images are written; it does not change, so that another run can continue."""
-    return output / ".images.npy.partial"
+def _size_of(found: ImageInspection) -> dict[str, Any]:
+    """Return rows and columns of an image, and the size of its pixels where that is known, as cells of a table."""
+    pixels = found.pixel_mm or ("", "")
+    return dict(zip(("height", "width", *PIXEL_COLUMNS), (*(found.shape or ("", "")), *pixels), strict=True))
 
 
-def _open_array(preparation: ImagePreparation, output: Path) -> Path:
-    """Make sure that the array of all images is there, with those that an interrupted run wrote."""
-    partial = _partial(output)
+def _partial(path: Path) -> Path:
+    """Return the name under which an array is written; it does not change, so that another run can continue."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def _open_arrays(preparation: ImagePreparation, output: Path) -> None:
+    """Make sure that the arrays of all images are there, with those that an interrupted run wrote."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "dataset.json").unlink(missing_ok=True)
-    if (output / "images.npy").is_file() and not partial.is_file():  # stopped between the last steps
-        (output / "images.npy").rename(partial)
-    if _fits(partial, preparation):
-        return partial
+    arrays = preparation.arrays
+    for name in arrays:
+        if (output / name).is_file() and not _partial(output / name).is_file():  # stopped between the last steps
+            (output / name).rename(_partial(output / name))
+    if all(_fits(_partial(output / name), shape) for name, (shape, _) in arrays.items()):
+        return
     discard(output)
     remove_partials(output)
-    needed = 4 * int(np.prod(preparation.shape))
+    needed = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in arrays.values())
     free = shutil.disk_usage(output).free
     if needed > free:
         raise PocketError(
             f"{output}: the images take {needed >> 20:,} MiB, and {free >> 20:,} MiB are free; choose another --output "
             "or a smaller --size."
         )
-    np.lib.format.open_memmap(partial, "w+", np.float32, preparation.shape)
-    return partial
+    for name, (shape, kind) in arrays.items():
+        np.lib.format.open_memmap(_partial(output / name), "w+", kind, shape)
 
 
-def _fits(path: Path, preparation: ImagePreparation) -> bool:
+def _fits(path: Path, shape: tuple[int, ...]) -> bool:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).shape == preparation.shape
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape == shape
     except (OSError, ValueError):
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ class ImagePreprocessing:
         """
         if not self.accepts(picture):
             raise PocketError(f"normalization: unit needs images of 8 or 16 bits, not {picture.pixels.dtype}.")
-        planes = np.stack([self._resize(plane) for plane in self._planes(picture)])
+        planes = np.stack([resize_plane(plane, self.size) for plane in self._planes(picture)])
         highest = picture.highest
         unit = Normalization("clip_zscore", low=0.0, high=highest, mean=0.0, std=highest)
         return normalize(planes, unit if self.normalization == "unit" else Normalization(self.normalization))
@@ -88,13 +89,40 @@ class ImagePreprocessing:
             pixels = (pixels.astype(np.uint64) @ _GREY + 0x8000) >> 16
         return [pixels]
 
-    def _resize(self, plane: np.ndarray) -> np.ndarray:
-        """Resize ``(H, W)`` by linear interpolation; where it shrinks, over all pixels that it covers."""
-        from PIL import Image
 
-        if plane.shape == self.size:
-            return plane.astype(np.float32)
-        height, width = self.size
-        # As floats: 8 bits would be rounded, and 16 bits cut.
-        resized = Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(resized)
+def resize_plane(plane: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Resize by linear interpolation; where it shrinks, over all pixels that it covers.
+
+    Args:
+        plane: ``(H, W)`` numbers.
+        shape: Rows and columns of the result.
+
+    Returns:
+        ``(H', W')`` float32.
+    """
+    from PIL import Image
+
+    height, width = shape
+    if plane.shape == (height, width):
+        return plane.astype(np.float32)
+    # As floats: 8 bits would be rounded, and 16 bits cut.
+    resized = Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def resize_label(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Resize a label map by nearest neighbours; the two cover the same area, border to border.
+
+    Args:
+        label: ``(H, W)`` uint8 class indices.
+        shape: Rows and columns of the result.
+
+    Returns:
+        Class indices ``(H', W')`` uint8.
+    """
+    from PIL import Image
+
+    height, width = shape
+    if label.shape == (height, width):
+        return label
+    return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))

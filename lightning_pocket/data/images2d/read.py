@@ -1,16 +1,18 @@
 """Read one 2D image of a raw data set.
 
 Transparent images are laid on black, as the background of an X-ray is; the orientation that EXIF states is applied;
-palettes, CMYK and the like become RGB. Pillow keeps 16 bits of grey images, but only 8 bits of each colour.
+palettes, CMYK and the like become RGB. Pillow keeps 16 bits of grey images, but only 8 bits of each colour. DICOM files
+of one frame are images too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ import numpy as np
 from lightning_pocket.data.integrity import FINITE_VALUES, INTACT_COPY, ImageError
 from lightning_pocket.data.layouts.images import ImageCase
 from lightning_pocket.errors import PocketError
+
+from .dicom import is_dicom, read_dicom
 
 if TYPE_CHECKING:  # Pillow is imported when the first image is read
     from PIL.Image import Image
@@ -35,10 +39,12 @@ class Picture:
     Args:
         pixels: ``(H, W)`` for grey or ``(H, W, 3)`` for RGB.
         highest: Largest value that the file's type can hold: 255 or 65535; None for floats and 32-bit integers.
+        pixel_mm: Height and width of a pixel in mm, of a DICOM file that tells; None for others.
     """
 
     pixels: np.ndarray
     highest: int | None
+    pixel_mm: tuple[float, float] | None = None
 
 
 def read_picture(case: ImageCase) -> Picture:
@@ -65,11 +71,27 @@ def read_file(path: Path) -> Picture:
     """Read an image file.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP or WebP.
+        path: PNG, JPEG, TIFF, BMP, WebP or DICOM.
 
     Raises:
         ImageError: If it is damaged, no image, more than one image, or has more pixels than Pillow takes as safe
             (``PIL.Image.MAX_IMAGE_PIXELS``, 89 million): a small file can be made to fill the memory.
+    """
+    if is_dicom(path):
+        return Picture(*read_dicom(path))
+    with opened(path) as image:
+        return _decode(image)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image]:
+    """Open an image file of one frame with Pillow; what goes wrong inside becomes an ``ImageError``.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ImageError: As :func:`read_file`.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -80,7 +102,7 @@ def read_file(path: Path) -> Picture:
                 frames = getattr(file, "n_frames", 1)
                 if frames > 1 and file.format != "MPO":  # a photograph with its preview behind it
                     raise ImageError(path, f"has {frames} frames", "store each as an image of its own")
-                return _decode(file)
+                yield file
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels"
         raise ImageError(path, limit, "store it smaller; it could exhaust the memory") from error

@@ -9,21 +9,26 @@ from lightning_pocket.errors import PocketError
 
 from .base import Case, Layout
 from .brats2020 import BraTS2020
+from .busi import BUSI
 from .covidx import Covidx
 from .decathlon import Decathlon
+from .hc18 import HC18
 from .image_folders import ImageFolders
+from .image_masks import ImageMasks
 from .image_table import ImageTable
 from .lits import LiTS
+from .mask_table import MaskTable
 from .medmnist import MedMNIST
 from .nfbs import NFBS
 from .nnunet import NNUNet
 from .table import Table
 
 # Layouts are tried in this order: nnU-Net's version 1 also has the list `training` of the Decathlon, any CSV file is a
-# Table, and folders of images may be any other layout.
+# Table, images with masks may be in folders of classes, and folders of images may be any other layout.
 __all__ = [  # noqa: RUF022
     "NNUNet",
     "Decathlon",
+    "MaskTable",
     "ImageTable",
     "Table",
     "LiTS",
@@ -31,6 +36,9 @@ __all__ = [  # noqa: RUF022
     "BraTS2020",
     "Covidx",
     "MedMNIST",
+    "HC18",
+    "BUSI",
+    "ImageMasks",
     "ImageFolders",
     "Case",
     "Layout",

@@ -15,37 +15,50 @@ from lightning_pocket.errors import PocketError
 from .base import Case, Layout
 
 IMAGE_2D_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+#: DICOM files may also be the slices of a volume: only where masks lie beside them are they 2D images by their name.
+DICOM_SUFFIX = ".dcm"
 
 
 @dataclass(frozen=True)
 class ImageCase(Case):
-    """One 2D image of known class.
+    """One 2D image of known class, or with masks of its parts.
 
     Args:
-        class_name: Name of its class.
+        class_name: Name of its class; in a data set of masks it may be blank, and only keeps the classes balanced.
         member: Name of an array in the file and row of the image in it, where one ``.npz`` file holds many images.
         unpacked: ``.npy`` file with that array, where it was unpacked.
+        masks: Files of its masks, which are merged; none where the data set has none for it.
+        pixel_mm: Height and width of a pixel in mm; None where the data set does not tell.
     """
 
     class_name: str = ""
     member: tuple[str, int] | None = None
     unpacked: Path | None = None
+    masks: tuple[Path, ...] = ()
+    pixel_mm: tuple[float, float] | None = None
 
     @property
     def file(self) -> Path:
         """The file that holds the image."""
         return self.images[0]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the case, the image first."""
+        return (self.file, *self.masks)
+
 
 class ImageLayout(Layout):
-    """A data set of 2D images, each of one class.
+    """A data set of 2D images, each of one class, or with masks (see ``layouts.masks``).
 
     Attributes:
         class_names: Names of the classes; the index is the target.
         size: Rows and columns that every image has; None where they differ.
+        masked: Whether the images have masks rather than classes.
     """
 
     kind: ClassVar[Literal["volumes", "images"]] = "images"
+    masked: ClassVar[bool] = False
     class_names: list[str]
     size: tuple[int, int] | None = None
 
@@ -95,6 +108,16 @@ def parse_class_names(classes: str) -> list[str]:
             f"classes: '{classes}'; for 2D images expected two or more different names such as negative,positive."
         )
     return names
+
+
+def is_picture(path: Path) -> bool:
+    """Tell whether a file is a 2D image or a DICOM file by its name; hidden files are not."""
+    return path.name.lower().endswith((*IMAGE_2D_SUFFIXES, DICOM_SUFFIX)) and not path.name.startswith(".")
+
+
+def picture_stem(path: Path) -> str:
+    """Return the name of a file of a 2D image without its suffix."""
+    return path.name[: len(path.name) - len(path.suffix)] if is_picture(path) else path.name
 
 
 def is_image_file(path: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torchio as tio
 
+from lightning_pocket.data.affine2d import RandomAffine2D
 from lightning_pocket.data.augment import RandomAxisFlip, RandomVoxelBlur
 from lightning_pocket.errors import PocketError
 
@@ -93,6 +94,10 @@ def _affine(transform: Any, sample: Sample) -> list[Affine | Elastic | None]:
     return [Affine(scales, degrees, translation, sample.spacing, transform.center == "image", *pads)]
 
 
+def _affine_2d(transform: Any, sample: Sample) -> list[Affine | Elastic | None]:
+    return [transform.draw().step(sample.spacing)]
+
+
 def _elastic(transform: Any, sample: Sample) -> list[Affine | Elastic | None]:
     numbers, limits = transform.num_control_points, transform.max_displacement
     points = transform.get_params(numbers, limits, transform.num_locked_borders)
@@ -159,6 +164,7 @@ _DRAW: dict[type, Callable[[Any, Sample], Step | None]] = {
     tio.RandomNoise: _noise,
 }
 _DRAW_WARP: dict[type, Callable[[Any, Sample], list[Affine | Elastic | None]]] = {
+    RandomAffine2D: _affine_2d,
     tio.RandomAffine: _affine,
     tio.RandomAffineElasticDeformation: _affine_elastic,
     tio.RandomElasticDeformation: _elastic,

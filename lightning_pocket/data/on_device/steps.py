@@ -22,7 +22,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Affine:
-    """Rotate about the axes 1, 0, 2 in this order, shift, then scale.
+    """Shear in the plane of H and W, rotate about the axes 1, 0, 2 in this order, shift, then scale.
 
     Args:
         scales: Factors along each axis; above 1 enlarges.
@@ -32,6 +32,7 @@ class Affine:
         centered: Rotate and scale about the centre of the image, else about its first voxel.
         pad: What fills the image beyond its border: its minimum, the mean of its faces, or a number.
         label_pad: What fills the label.
+        shears: Angle in degrees by which lines along W lean towards H, and lines along H towards W.
     """
 
     scales: Triplet
@@ -41,6 +42,7 @@ class Affine:
     centered: bool = True
     pad: str | float = "minimum"
     label_pad: float = 0.0
+    shears: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

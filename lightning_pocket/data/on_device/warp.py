@@ -64,8 +64,9 @@ def affine_matrix(step: Affine, shape: Sequence[int]) -> tuple[NDArray[np.float6
     spacing = np.array(step.spacing)
     centre = spacing * (np.array(shape) - 1) / 2 if step.centered else np.zeros(3)
     rotation = _turn(2, degrees[2]) @ _turn(0, degrees[0]) @ _turn(1, degrees[1])
-    to_mm = rotation.T / scales  # back from the result: unscale, shift back, turn back
-    offset = centre - to_mm @ centre - rotation.T @ np.array(step.translation)
+    back = np.linalg.inv(_shear(step.shears)) @ rotation.T
+    to_mm = back / scales  # back from the result: unscale, shift back, turn back, straighten
+    offset = centre - to_mm @ centre - back @ np.array(step.translation)
     return to_mm * spacing / spacing[:, None], offset / spacing
 
 
@@ -181,6 +182,13 @@ def _turn(axis: int, degrees: float) -> NDArray[np.float64]:
     first, second = [(1, 2), (2, 0), (0, 1)][axis]
     matrix[first, first] = matrix[second, second] = cosine
     matrix[first, second], matrix[second, first] = -sine, sine
+    return matrix
+
+
+def _shear(degrees: tuple[float, float]) -> NDArray[np.float64]:
+    """Return what leans W towards H, and H towards W."""
+    matrix = np.eye(3)
+    matrix[1, 2], matrix[2, 1] = np.tan(np.deg2rad(degrees))
     return matrix
 
 

@@ -1,0 +1,115 @@
+"""What is wrong with the masks of a data set as a whole, and what their values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_pocket.data.checks import NO_CASE, UNFIT_NAME, Fault, name_faults
+from lightning_pocket.data.integrity import ImageError
+from lightning_pocket.data.layouts.images import ImageCase
+from lightning_pocket.data.layouts.masks import MaskLayout
+from lightning_pocket.data.workers import Progress, count_workers, run_tasks
+from lightning_pocket.errors import PocketError
+
+from .checks import ImageInspection, listed
+from .coding import BACKGROUND, Declared, MaskCoding
+from .masks import find_coding, mask_values
+
+
+def list_faults(layout: MaskLayout, cases: Sequence[ImageCase], unlabelled_as_background: bool) -> list[Fault]:
+    """Return what is wrong with the names of the images, and with having no mask.
+
+    Args:
+        layout: The data set.
+        cases: Its images whose files are there.
+        unlabelled_as_background: Whether an image without a mask is one in which there is nothing to mark.
+    """
+    faults = [fault for fault in name_faults(cases) if fault.finding == UNFIT_NAME]  # results are files of the name
+    bare = [case for case in cases if not case.masks and case.class_name not in layout.empty_classes]
+    if bare and not unlabelled_as_background:
+        finding = listed(f"{len(bare):,} of {len(cases):,} images have no mask", [case.file for case in bare])
+        remedy = "add them, or say --unlabelled_as_background if there is nothing to mark in them"
+        faults.append(Fault(NO_CASE, str(bare[0].file), finding, remedy))
+    return faults
+
+
+def summary_faults(cases: Sequence[ImageCase], inspections: Sequence[ImageInspection]) -> list[Fault]:
+    """Return a warning for all masks in which nothing is marked, and one for all that have smoothed edges.
+
+    Args:
+        cases: The images.
+        inspections: What was found in each.
+    """
+    faults = []
+    pairs = list(zip(cases, inspections, strict=True))
+    for what, remedy, found in (
+        ("are empty", "right only if nothing is to be found there", [c for c, i in pairs if i.empty]),
+        (
+            "have grey values between background and class, cut at half",
+            "right for smoothed edges and JPEG; if the greys are classes, declare them with --classes NAME=VALUE",
+            [c for c, i in pairs if i.smoothed],
+        ),
+    ):
+        if found:
+            files = [case.masks[0] if case.masks else case.file for case in found]
+            finding = listed(f"{len(found):,} of {len(cases):,} masks {what}", files)
+            faults.append(Fault(NO_CASE, str(files[0]), finding, remedy, "warning"))
+    return faults
+
+
+def resolve_coding(
+    layout: MaskLayout, declared: Declared, cases: Sequence[ImageCase], workers: int | None, progress: Progress
+) -> MaskCoding:
+    """Return what the values of the masks of a data set mean: as declared, else as they are found.
+
+    Args:
+        layout: The data set.
+        declared: What the user says.
+        cases: The images.
+        workers: See :func:`coding_of`.
+        progress: See :func:`coding_of`.
+
+    Raises:
+        PocketError: If it cannot be found out.
+    """
+    files = [file for case in cases for file in case.masks]
+    coding = coding_of(files, declared, layout.foreground, workers, progress)
+    return replace(coding, outlined=layout.outlined)
+
+
+def coding_of(
+    files: Sequence[Path], declared: Declared, foreground: str, workers: int | None, progress: Progress
+) -> MaskCoding:
+    """Return what the values of masks mean: as declared, else as they are found.
+
+    Args:
+        files: The masks.
+        declared: What the user says.
+        foreground: Name of what masks of two values mark, where nobody says.
+        workers: Number of processes; None for one per CPU core.
+        progress: Shows how far the work is.
+
+    Raises:
+        PocketError: If it cannot be found out.
+    """
+    if declared.coding is not None:
+        return declared.coding
+    with progress("reading classes", len(files)) as advance:
+        results = run_tasks(_values, files, count_workers(workers, len(files)), advance)
+    found = [result for result in results if result is not None]  # what cannot be read is reported by the check
+    coding = find_coding(found, declared.names or (BACKGROUND, foreground))
+    if declared.names is not None and coding.kind != "threshold":
+        raise PocketError(
+            f"classes: {','.join(declared.names)} names two classes, but the masks have {len(coding.classes)} "
+            f"({', '.join(map(coding.show, coding.written))}); declare each as NAME=VALUE."
+        )
+    return coding
+
+
+def _values(path: Path) -> tuple[str, list[int]] | None:
+    try:
+        return mask_values(path)
+    except ImageError:
+        return None
