@@ -68,6 +68,12 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_blobs(tmp_path_factory.mktemp("raw") / "blobs")
 
 
+@pytest.fixture
+def image(blobs: Path) -> Path:
+    """One of the volumes of :func:`blobs`."""
+    return blobs / "imagesTr" / "case_01.nii.gz"
+
+
 @pytest.fixture(scope="session")
 def blobs_cache(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, prepared."""

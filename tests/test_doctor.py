@@ -103,6 +103,13 @@ def test_a_processor_without_bfloat16_matters_only_where_it_computes():
     assert [finding.subject for finding in find_faults(alone)] == ["GPU", "half precision"]
 
 
+def test_wrong_gradients_in_bfloat16_are_named_where_the_processor_computes():
+    wide = replace(GOOD, cpu_flags=("avx512f", "avx512_bf16"))
+    assert find_faults(wide) == []
+    alone = replace(wide, gpus=(), extras={}, nvidia_gpus=0, driver=None)
+    assert [finding.subject for finding in find_faults(alone)] == ["GPU", "bfloat16"]
+
+
 def test_a_driver_of_the_same_version_as_the_oldest_will_do():
     oldest = find_faults(replace(GOOD, **NO_GPU, driver="525.60.13"))
     assert "torch cannot use it" in oldest[0].found  # for another reason than the driver's age

@@ -15,8 +15,8 @@ from lightning_pocket.costs import run
 from lightning_pocket.costs.details import fit_line, layer_records
 from lightning_pocket.costs.loading import wait_share
 from lightning_pocket.costs.page import verdicts
-from lightning_pocket.costs.plan import Candidate, Grid, Plan, parse_batches, parse_patches, parse_targets
-from lightning_pocket.costs.plan_file import is_plan, read_plan
+from lightning_pocket.costs.plan import Candidate, Grid, Plan, parse_targets
+from lightning_pocket.costs.plan_file import read_plan
 from lightning_pocket.costs.recipe import Recipe
 from lightning_pocket.costs.records import Records
 from lightning_pocket.costs.run import Profiler, Row, Settings
@@ -170,63 +170,6 @@ def test_operations_at_full_size_are_golden(find_recipe):
         assert found["optimizer_mib"] == pytest.approx(2 * weights, abs=0.2)  # Adam
 
 
-def test_figure_3_asks_for_the_paper_s_batches_on_both_sizes():
-    plan = read_plan("pocketnet_figure3")
-    assert [grid.batches for grid in plan.grids] == [(1, 4, 8, 16, 32)] * 2
-    assert [grid.patches for grid in plan.grids] == [((128, 128, 128),), ((5, 240, 240),)]
-    assert plan.published == {"train_mib": (28.3, 87.7), "train_step_ms": (25.0, 43.2)}
-    assert plan.in_channels == 4
-
-
-@pytest.mark.parametrize("path", sorted((configs_folder() / "profiles").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_profile_can_be_read(path):
-    assert is_plan(path.stem)
-    assert is_plan(str(path))
-    assert read_plan(path.stem) == read_plan(str(path))
-    assert not is_plan("segment_volumes")
-
-
-MINIMAL = {
-    "title": "Mine",
-    "variants": {"full": ["full"]},
-    "groups": [
-        {"title": "g", "patches": [[8, 8, 8]], "batches": [1], "networks": {"U": {"configs": ["segment_volumes"]}}}
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"titel": "x"}, "no key 'titel'. Did you mean title?"),
-        ({"variants": {}}, "variants is empty"),
-        ({"groups": []}, "groups is empty"),
-        ({"measure": 1}, "measure is 1, expected bool"),
-        ({"published": {"train_mib": [1.0]}}, "the lowest and the highest"),
-        ({"groups": [MINIMAL["groups"][0] | {"patches": [[0, 8, 8]]}]}, r"patches: has \[0, 8, 8\]"),
-        ({"groups": [MINIMAL["groups"][0] | {"batches": [0]}]}, "batches: has 0"),
-        ({"groups": [MINIMAL["groups"][0] | {"cpu": {"batch": [1]}}]}, "no key 'batch'"),
-        ({"groups": [{"title": "g"}]}, "has no networks"),
-    ],
-)
-def test_mistakes_in_a_profile_are_named(tmp_path, changes, message):
-    path = tmp_path / "mine.yaml"
-    path.write_text(json.dumps(MINIMAL | changes))
-    with pytest.raises(PocketError, match=message):
-        read_plan(str(path))
-
-
-def test_sizes_of_the_command_line():
-    assert parse_batches("1, 4,8") == (1, 4, 8)
-    assert parse_patches("32x32x32,256X256") == ((32, 32, 32), (256, 256))
-    for text in ("", "0", "2,x", "-1"):
-        with pytest.raises(PocketError, match="--batch"):
-            parse_batches(text)
-    for text in ("32", "32x", "0x8", "8x0x8", "axb"):
-        with pytest.raises(PocketError, match="--patch"):
-            parse_patches(text)
-
-
 def test_networks_are_named_by_what_tells_them_apart(tmp_path):
     assert [c.variant for c in parse_targets(TARGETS, [])] == ["full", "pocket"]
     assert [c.variant for c in parse_targets(["segment_volumes,pocket"], [])] == ["segment_volumes+pocket"]
@@ -351,7 +294,7 @@ def test_what_fits_is_the_largest_that_does():
     recipe = Recipe.from_options([config, *TINY], 1, 2)
     chosen = Row(0, Candidate("", "x"), 1, (8, 8, 8), "32-true")
     budget = 1.0
-    label, _, batch, _, patch = fit_line(chosen, recipe, "cuda", budget)
+    label, _, batch, _, patch = fit_line(chosen, recipe, "cuda", budget, quiet)
     assert label == "x"
 
     def peak(count, size):

@@ -1,10 +1,7 @@
-"""Studies: parameter formulas, features before the head, saturation."""
+"""Studies: features before the head, saturation."""
 
-import csv
-import itertools
 import json
 import shutil
-import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
@@ -15,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from study_files import read_table, stub
 from torch import nn
 
 from lightning_pocket.cli import main
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.errors import PocketError
-from lightning_pocket.layers import LayerFactory, PReLU, ResidualBlock, SeparableConv, StandardConv, WidthSchedule
+from lightning_pocket.layers import WidthSchedule
 from lightning_pocket.locks import FileLock
 from lightning_pocket.networks import Network, UNet
-from lightning_pocket.profiling.formulas import SimplifiedNetwork
 from lightning_pocket.reports.activation_page import ChannelMeans
 from lightning_pocket.reports.charts import line_chart
 from lightning_pocket.reports.saturation_page import read_point, write_saturation
@@ -31,97 +28,9 @@ from lightning_pocket.reports.svg_file import write_svg
 from lightning_pocket.reports.tested import is_tested, record_test, state_of
 from lightning_pocket.storage import write_json, write_text
 from lightning_pocket.studies.activations import HeadInputs, channel_means
-from lightning_pocket.studies.jobs import Job
 from lightning_pocket.studies.run_data import load_data
 from lightning_pocket.studies.saturation import Saturation, epoch_length
-from lightning_pocket.studies.shared_jobs import SharedJobs
 from lightning_pocket.tasks import SegmentationTask, load_task
-
-DOCS = Path(__file__).parents[1] / "docs" / "pocketnet-studies.md"
-#: Depth -> ratio of the simplified networks, and parameters of the U-Nets with 32 channels, full and pocket.
-GOLDEN = {
-    3: (21.25, 5_602_562, 469_314),
-    4: (68.2, 22_581_250, 616_162),
-    5: (227.5, 90_486_274, 763_010),
-    6: (780.14, 362_086_914, 909_858),
-}
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_formulas_give_the_numbers_of_the_paper() -> None:
-    network = SimplifiedNetwork(depth=5)
-    assert (network.full, network.pocket) == (75_479_040, 331_776)
-    assert network.ratio == 227.5
-    assert network.printed_ratio == 204.8
-
-
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-@pytest.mark.parametrize("depth", [1, 2, 4])
-def test_formulas_count_real_convolutions(depth: int, spatial_dims: int) -> None:
-    conv = {2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims]
-
-    def count(doubling: bool) -> int:
-        widths = [3 * 2 ** (level if doubling else 0) for level in range(depth + 1)]
-        layers = [conv(width, width, 5, bias=False, device="meta") for width in widths for _ in range(3)]
-        return sum(layer.weight.numel() for layer in layers)
-
-    network = SimplifiedNetwork(depth, base=3, convolutions=3, kernel_size=5, spatial_dims=spatial_dims)
-    assert (network.full, network.pocket) == (count(True), count(False))
-
-
-def test_formulas_are_printed_beside_real_networks(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["formulas"])
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert len(rows) == len(GOLDEN)
-    for row, (depth, (ratio, full, pocket)) in zip(rows, GOLDEN.items(), strict=True):
-        assert row[0] == str(depth)
-        assert float(row[3]) == pytest.approx(ratio, abs=0.005)
-        assert [int(cell.replace(",", "")) for cell in row[5:7]] == [full, pocket]
-        assert float(row[7]) == pytest.approx(full / pocket, abs=0.005)
-
-
-def table_of_docs(first: str) -> list[list[str]]:
-    """Return the cells of the table of the docs whose head begins so, without commas in numbers."""
-    lines = DOCS.read_text(encoding="utf-8").splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first} |"))
-    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
-    return [[cell.strip().replace(",", "") for cell in row.strip("|").split("|")] for row in rows]
-
-
-def test_the_docs_print_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["formulas"])
-    printed = [line.replace(",", "").split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert table_of_docs("depth") == printed
-
-
-def test_the_docs_count_separable_networks_right() -> None:
-    rows = table_of_docs("convolutions")
-    assert len(rows) == 9
-    for kind, doublings, base, axes, depth, classes, count in rows:
-        conv = {"standard": StandardConv(), "separable": SeparableConv()}[kind]
-        widths = WidthSchedule(int(base), "all" if doublings == "all" else int(doublings))
-        layers = LayerFactory(conv=conv, activation=PReLU())
-        with torch.device("meta"):
-            network = UNet(1, int(classes), int(axes), int(depth), widths, layers, ResidualBlock())
-        assert sum(parameter.numel() for parameter in network.parameters()) == int(count), (kind, base, axes)
-    assert ["separable", "0", "32", "3", "5", "1", "109212"] in rows
-    assert ["separable", "0", "32", "3", "5", "2", "109245"] in rows
-    with torch.device("meta"):
-        pocket = UNet(1, 2, depth=5, widths=WidthSchedule(32, 0))
-    assert f"{sum(p.numel() for p in pocket.upsample.parameters()):,}" in DOCS.read_text(encoding="utf-8")
-
-
-def test_formulas_refuse_no_depth() -> None:
-    with pytest.raises(PocketError, match="depth: found 0, expected at least 1"):
-        SimplifiedNetwork(depth=0)
-
-
-def test_formulas_refuse_a_depth_that_no_image_has(fails) -> None:
-    assert "--depths: 40 downsamplings, expected at most 12" in fails(["formulas", "--depths=[3,40]"])
 
 
 class TwoHeads(Network):
@@ -307,112 +216,6 @@ def test_a_saturation_study_runs_and_goes_on(
     assert float(rows[1]["std"]) == pytest.approx(np.std(scores, ddof=1))
     ElementTree.parse(folder / "saturation.svg")
     assert "3 (30 %)" in (folder / "index.html").read_text(encoding="utf-8")
-
-
-def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Replace ``pocket`` by a program that says when it ran and where, and fails on demand."""
-    tmp_path.mkdir(exist_ok=True)
-    script = tmp_path / "stub.py"
-    script.write_text(
-        "import os, sys, time\n"
-        "start = time.time()\n"
-        "time.sleep(0.4)\n"
-        "print(sys.argv[1], start, time.time(), os.environ.get('PLACE'))\n"
-        "sys.exit('pocket: error: no more room' if 'fail' in sys.argv else 0)\n",
-        encoding="utf-8",
-    )
-    monkeypatch.setattr("lightning_pocket.launch.program", lambda: [sys.executable, str(script)])
-
-
-class Shown:
-    """Stands for the progress on a terminal."""
-
-    live = True
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.states: dict[str, str] = {}
-        self.epochs: dict[str, int | None] = {}
-
-    def say(self, name: str, text: str) -> None:
-        self.said.append(f"{name}: {text}")
-
-    def show(self, name: str, state: str, epoch: int | None) -> None:
-        self.states[name] = state
-        self.epochs[name] = epoch
-
-
-def job(folder: Path, name: str, *commands: list[str]) -> Job:
-    return Job(name, folder / name, folder / "logs" / f"{name}.log", lambda: commands, lambda: _is_there(folder, name))
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    log = folder / "logs" / f"{name}.log"
-    return log.is_file() and "test 1" in log.read_text(encoding="utf-8")
-
-
-def test_jobs_go_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stub(monkeypatch, tmp_path)
-    shown = Shown()
-    jobs = [job(tmp_path, "bad", ["fit", "fail"], ["test"]), job(tmp_path, "good", ["fit"], ["test"])]
-    jobs.append(job(tmp_path, "empty", ["fit"]))
-    failures = SharedJobs(jobs, [{}], shown).run()
-    assert list(failures) == ["bad", "empty"]
-    assert failures["bad"].startswith("`pocket fit` failed with status 1: no more room")
-    assert failures["empty"].startswith("its commands left no result")
-    said = [text for text in shown.said if ": pocket" in text]
-    assert said == ["bad: pocket fit fail", "good: pocket fit", "good: pocket test", "empty: pocket fit"]
-    assert shown.states == {"bad": "failed", "good": "done", "empty": "failed"}
-    log = (tmp_path / "logs" / "good.log").read_text(encoding="utf-8")
-    assert [line.split()[0] for line in log.splitlines() if line and " $ " not in line] == ["fit", "test"]
-    assert SharedJobs(jobs[1:2], [{}], shown).run() == {}
-    assert shown.said[-1] == "good: is trained and tested"
-    assert not list(tmp_path.glob(".*"))  # no lock is left
-
-
-def test_as_many_jobs_run_at_once_as_there_are_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stub(monkeypatch, tmp_path)
-    jobs = [job(tmp_path, str(number), ["test"]) for number in range(4)]
-    assert SharedJobs(jobs, [{"PLACE": "a"}, {"PLACE": "b"}], Shown()).run() == {}
-    lines = [job.log.read_text(encoding="utf-8").split()[-4:] for job in jobs]
-    spans = [(place, float(start), float(end)) for _, start, end, place in lines]
-    together = [(a, b) for a, b in itertools.combinations(spans, 2) if a[1] < b[2] and b[1] < a[2]]
-    assert together
-    assert all(a[0] != b[0] for a, b in together)
-
-
-def test_a_job_that_was_interrupted_is_not_shown_as_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stub(monkeypatch, tmp_path)
-
-    class Interrupted(Shown):
-        def show(self, name: str, state: str, epoch: int | None) -> None:
-            super().show(name, state, epoch)
-            if state == "test":
-                raise KeyboardInterrupt
-
-    shown = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        SharedJobs([job(tmp_path, "a", ["test"]), job(tmp_path, "b", ["test"])], [{}], shown).run()
-    assert shown.states == {"a": "interrupted"}
-
-
-def test_a_job_of_another_process_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stub(monkeypatch, tmp_path)
-    shown, work = Shown(), job(tmp_path, "a", ["test"])
-    taken = work.lock
-    assert taken.acquire()
-
-    def other() -> None:
-        time.sleep(0.5)
-        write_text(work.log, "test 1")
-        taken.release()
-
-    first = threading.Thread(target=other)
-    first.start()
-    assert SharedJobs([work], [{}], shown).run() == {}
-    first.join()
-    assert "works on it; its result will be used" in shown.said[0]
-    assert shown.said[1:] == ["a: is trained and tested"]
 
 
 @pytest.mark.parametrize(

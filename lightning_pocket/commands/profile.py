@@ -137,7 +137,7 @@ def _limits(profiler: Profiler, rows: Sequence[Row], budget_gib: float | None) -
     for row in _first_rows(rows):
         profiler.say(f"what fits {budget_gib:g} GiB: {row.candidate.label}")
         recipe = profiler.recipe(row.candidate)
-        lines.append(fit_line(row, recipe, profiler.settings.predict_for, 1024 * budget_gib))
+        lines.append(fit_line(row, recipe, profiler.settings.predict_for, 1024 * budget_gib, profiler.say))
     return [fit_table(lines, budget_gib)] if lines else []
 
 

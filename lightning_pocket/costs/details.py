@@ -14,7 +14,7 @@ from lightning_pocket.reports.table_files import Table
 
 from .plan import Size
 from .recipe import Recipe
-from .run import Row
+from .run import Row, Say
 from .tables import amount, format_size
 
 #: Columns of the table of layers, as records.
@@ -84,7 +84,7 @@ class Layers:
         return Table(f"Layers: {self.label}, batch {self.batch}, {format_size(self.patch)}", header, lines)
 
 
-def fit_line(row: Row, recipe: Recipe, device: Device, budget_mib: float) -> list[str]:
+def fit_line(row: Row, recipe: Recipe, device: Device, budget_mib: float, say: Say) -> list[str]:
     """Return what trains within a memory: the largest batch of a patch, and the largest patch of a batch.
 
     Args:
@@ -92,6 +92,7 @@ def fit_line(row: Row, recipe: Recipe, device: Device, budget_mib: float) -> lis
         recipe: The network.
         device: Where it would be trained.
         budget_mib: Memory that there is.
+        say: Told what is tried.
 
     Returns:
         The cells of a line of :func:`fit_table`.
@@ -99,9 +100,11 @@ def fit_line(row: Row, recipe: Recipe, device: Device, budget_mib: float) -> lis
 
     def predict(count: int, size: Sequence[int]) -> Memory:
         shape = (count, recipe.in_channels, *size)
-        return predict_training(
+        memory = predict_training(
             lambda: network, recipe.loss, recipe.make_optimizer, shape, recipe.num_classes, row.precision, device
         )
+        say(f"{row.candidate.label}, batch {count}, {format_size(tuple(size))}: {memory.peak_mib / 1024:.2f} GiB")
+        return memory
 
     with torch.device("meta"):
         network = recipe.make_network()

@@ -209,6 +209,9 @@ def _processor(facts: Facts) -> Iterator[Finding]:
     if facts.cpu_flags and not fast and not facts.gpus:
         said = "the processor has no bfloat16 instructions"
         yield Finding("note", "half precision", said, "Train in float32 here; bfloat16 would save memory, not time.")
+    if "avx512f" in facts.cpu_flags and not facts.gpus:
+        said = "torch computes wrong bfloat16 gradients on AVX-512 where a 3D kernel is longer than its input"
+        yield Finding("note", "bfloat16", said, "Such trainings are refused; patches whose first axis is long are not.")
 
 
 def _tools(facts: Facts) -> Iterator[Finding]:
