@@ -36,6 +36,17 @@ ALLOWED: dict[str, set[str]] = {
         "studies",
         "tasks",
     },
+    "sweeps": {
+        "costs",
+        "commands.train",
+        "launch",
+        "locks",
+        "networks.base",
+        "reports",
+        "run_folder",
+        "studies",
+        "tasks",
+    },
     "studies": {"data", "inference", "launch", "locks", "metrics", "networks.base", "reports", "run_folder", "tasks"},
 }
 #: Only loading a checkpoint must know every network and loss: the classes that may be rebuilt are those imported.
