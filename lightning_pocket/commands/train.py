@@ -170,7 +170,7 @@ class PocketCLI(LightningCLI):
         """Take the first weights from a file or another run, unless this one already has weights of its own."""
         if options.ckpt_path is not None:
             return
-        read = self.model.network.start_weights()
+        read = self.model.network.load_pretrained()
         if read:
             self.trainer.print(read)
         if options.start_from is not None:

@@ -94,7 +94,17 @@ def _check(backbone: Backbone, file: Path, saved: Mapping[str, Tensor], current:
         for name, tensor in current.items()
         if name in saved and saved[name].shape != tensor.shape
     ]
-    found = {"lacks": missing, "has an unknown": unknown, "has a wrong shape in": misshaped}
+    numbers = [
+        name
+        for name, tensor in saved.items()
+        if name in current and current[name].is_floating_point() and not _holds_numbers(tensor)
+    ]
+    found = {
+        "lacks": missing,
+        "has an unknown": unknown,
+        "has a wrong shape in": misshaped,
+        "has NaN, infinity or integers in": numbers,
+    }
     problems = [f"{what} {_listed(names)}" for what, names in found.items() if names]
     if problems:
         raise PocketError(
@@ -102,6 +112,10 @@ def _check(backbone: Backbone, file: Path, saved: Mapping[str, Tensor], current:
             f"{backbone.layout}'s names and this network's widths, kinds of convolution and number of channels (or RGB "
             "for one channel)."
         )
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.isfinite().all())
 
 
 def _listed(names: Iterable[str]) -> str:
