@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from lightning_pocket.cli import main
 from lightning_pocket.data.layouts import find_layout
 from lightning_pocket.data.layouts.images import ImageCase
 from lightning_pocket.data.layouts.masks import MaskLayout
@@ -110,15 +108,3 @@ def found(path: Path, name: str) -> MaskLayout:
 def cases_of(layout: MaskLayout) -> dict[str, ImageCase]:
     """Return the images by name."""
     return {case.subject: case for case in layout.image_cases()}
-
-
-def checked(data: Path, capsys, *options: str, code: int = 0) -> str:
-    """Run `pocket check` in this process and return what it says."""
-    capsys.readouterr()
-    if code:
-        with pytest.raises(SystemExit) as caught:
-            main(["check", str(data), "--workers=1", *options])
-        assert caught.value.code == code
-    else:
-        main(["check", str(data), "--workers=1", *options])
-    return capsys.readouterr().out

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dicom_files import COMPUTED_RADIOGRAPHY, DIGITAL_XRAY, MAMMOGRAM, SECONDARY_CAPTURE, ULTRASOUND, write_dicom
-from mask_datasets import checked, disc, save, write_index
+from image_datasets import checked
+from mask_datasets import disc, save, write_index
 
 from lightning_pocket.data.images2d.preprocess import ImagePreprocessing
 from lightning_pocket.data.images2d.read import read_file

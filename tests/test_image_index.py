@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mask_datasets import cases_of, checked, disc, found, save, write_busi, write_hc18, write_index, write_pairs
+from image_datasets import checked
+from mask_datasets import cases_of, disc, found, save, write_busi, write_hc18, write_index, write_pairs
 
 from lightning_pocket.data.inputs import find_pictures
 from lightning_pocket.data.layouts import find_layout

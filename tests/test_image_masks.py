@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from image_datasets import checked
 from mask_datasets import (
     cases_of,
-    checked,
     conic,
     disc,
     found,

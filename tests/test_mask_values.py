@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mask_datasets import checked, conic, disc, save, write_pairs
+from image_datasets import checked
+from mask_datasets import conic, disc, save, write_pairs
 from PIL import Image
 from scipy import ndimage
 

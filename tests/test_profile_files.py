@@ -24,9 +24,11 @@ def test_files_of_others_are_not_overwritten(tmp_path, fails):
 
 
 def test_a_folder_of_a_profile_may_be_filled_again(tmp_path):
-    claim(tmp_path / "out", None, "pocket profile")
+    claim(tmp_path / "out", None, "pocket profile a")
     (tmp_path / "out" / "table.csv").write_text("network", encoding="utf-8")
-    claim(tmp_path / "out", None, "pocket profile")
+    claim(tmp_path / "out", None, "pocket profile b")
+    assert (tmp_path / "out" / "table.csv").is_file()
+    assert "pocket profile b" in (tmp_path / "out" / "profile.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("output", "table"), [("file/out", None), ("file/page.html", None), (None, "file/x.csv")])

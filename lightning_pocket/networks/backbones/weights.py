@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import DAMAGED
 
 from .base import Backbone
 
-#: What torch raises for files that hold no state dict.
-_DAMAGED = (
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
 _KEY = "network.backbone_weights"
 _COUNTER = ".num_batches_tracked"  # files of old versions of torchvision lack it
 _MOST_NAMES = 3
@@ -65,7 +52,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise PocketError(f"{_KEY}: {file}: no such file. Give a state dict in torchvision's layout, or null.")
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise PocketError(
             f"{_KEY}: {file}: not a file of weights, or a damaged one ({type(error).__name__}). Expected a state dict "
             "that torch.save wrote."
