@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from lightning_pocket.data.folds import VOLUME_SUFFIXES
 from lightning_pocket.data.images2d.coding import Declared, MaskCoding, parse_coding
 from lightning_pocket.data.images2d.dicom import is_dicom, read_dicom
 from lightning_pocket.data.images2d.mask_checks import coding_of, resolve_coding
-from lightning_pocket.data.images2d.masks import mask_values, read_mask, read_masks
+from lightning_pocket.data.images2d.masks import read_mask, read_masks
 from lightning_pocket.data.images2d.read import opened, read_file
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts import Layout
@@ -23,6 +23,7 @@ from lightning_pocket.data.layouts.base import IGNORE
 from lightning_pocket.data.layouts.images import ImageCase
 from lightning_pocket.data.layouts.masks import MaskLayout
 from lightning_pocket.data.workers import count_workers, run_tasks
+from lightning_pocket.errors import PocketError
 from lightning_pocket.metrics.case_scores import score_case
 from lightning_pocket.reports.progress import show_progress
 
@@ -53,12 +54,14 @@ class MaskScoring:
 
     Args:
         coding: What the values of the true masks mean; those of predictions are the same.
+        empty_classes: Classes of images that need no mask; see ``MaskLayout``.
         sizes: Height and width of the pixels of each image in mm, by subject; empty counts in pixels.
         tolerance: Tolerance of the surface Dice, in mm or pixels.
         volume_hd95: Whether to compute the volume-based HD95 too.
     """
 
     coding: MaskCoding
+    empty_classes: Collection[str]
     sizes: dict[str, tuple[float, float]]
     tolerance: float
     volume_hd95: bool
@@ -78,12 +81,13 @@ def is_flat(file: Path) -> bool:
 
 
 def score_images(
-    pairs: Sequence[MaskPair], layout: Layout | None, choices: Choices, workers: int | None
+    pairs: Sequence[MaskPair], truths: Sequence[Path], layout: Layout | None, choices: Choices, workers: int | None
 ) -> tuple[list[dict[str, Any] | Fault], str]:
     """Score many images.
 
     Args:
         pairs: Predictions and truths.
+        truths: Every true mask of the folder, which decide the classes; those of a data set are known.
         layout: The data set that the truth is from, if it is from one.
         choices: What the user says of the scores.
         workers: Number of processes; None for one per CPU core.
@@ -95,14 +99,16 @@ def score_images(
         PocketError: If the classes of the truth are wrong, or cannot be found out.
     """
     classes, ignore_label, tolerance, volume_hd95 = choices
-    declared, cases = parse_coding(classes) if classes else Declared(), [pair.case for pair in pairs]
+    declared = parse_coding(classes) if classes else Declared()
+    empty: Collection[str] = ()
+    # Of all masks: some of them may lack a class, whose value would then be taken for another one.
     if isinstance(layout, MaskLayout):
-        coding = resolve_coding(layout, declared, cases, workers, show_progress)
+        empty = layout.empty_classes
+        coding = resolve_coding(layout, declared, layout.image_cases(), workers, show_progress, ignore_label)
     else:
-        files = [file for case in cases for file in case.masks]
-        coding = coding_of(files, declared, MaskLayout.foreground, workers, show_progress)
-    sizes = pixel_sizes(cases)
-    scoring = MaskScoring(with_ignored(coding, ignore_label), sizes, tolerance, volume_hd95)
+        coding = coding_of(truths, declared, MaskLayout.foreground, workers, show_progress, ignore_label)
+    sizes = pixel_sizes([pair.case for pair in pairs])
+    scoring = MaskScoring(with_ignored(coding, ignore_label), empty, sizes, tolerance, volume_hd95)
     return run(partial(score_masks, scoring=scoring), pairs, workers, "scoring"), "mm" if sizes else "pixels"
 
 
@@ -120,12 +126,18 @@ def run(function: Any, pairs: Sequence[Any], workers: int | None, description: s
 
 
 def pixel_sizes(cases: Sequence[ImageCase]) -> dict[str, tuple[float, float]]:
-    """Return height and width of the pixels of each image in mm; nothing where that is not known of all."""
+    """Return height and width of the pixels of each image in mm; nothing where that is not known of all.
+
+    Images that cannot be read, and so not scored, do not count.
+    """
     sizes = {}
     for case in cases:
         size = case.pixel_mm
-        if size is None and case.file.is_file() and is_dicom(case.file):
-            size = read_dicom(case.file)[2]
+        if size is None and is_dicom(case.file):
+            try:
+                size = read_dicom(case.file)[2]
+            except ImageError:
+                continue
         if size is None:
             return {}
         sizes[case.subject] = size
@@ -133,12 +145,19 @@ def pixel_sizes(cases: Sequence[ImageCase]) -> dict[str, tuple[float, float]]:
 
 
 def with_ignored(coding: MaskCoding, value: int | None) -> MaskCoding:
-    """Return the coding with a value of the truth that does not count."""
+    """Return the coding with a value of the truth that does not count.
+
+    Raises:
+        PocketError: If nothing else is left.
+    """
     if value is None:
         return coding
     kind = "values" if coding.kind == "threshold" else coding.kind
     labels = {known: name for known, name in coding.labels.items() if known != value} | {value: IGNORE}
-    return replace(coding, kind=kind, labels=dict(sorted(labels.items())))
+    found = replace(coding, kind=kind, labels=dict(sorted(labels.items())))
+    if len(found.classes) < 2:
+        raise PocketError(f"ignore_label: without {value} there is no class left to score; mend it or --classes.")
+    return found
 
 
 def score_masks(pair: MaskPair, scoring: MaskScoring) -> dict[str, Any] | Fault:
@@ -152,7 +171,7 @@ def score_masks(pair: MaskPair, scoring: MaskScoring) -> dict[str, Any] | Fault:
         Its row, or why it cannot be scored.
     """
     try:
-        truth = _truth(pair, scoring.coding)
+        truth = _truth(pair, scoring)
         predicted = _predicted(pair, scoring.coding)
         if predicted.shape != truth.shape:
             sizes = [" x ".join(map(str, label.shape)) for label in (predicted, truth)]
@@ -172,30 +191,16 @@ def score_masks(pair: MaskPair, scoring: MaskScoring) -> dict[str, Any] | Fault:
     return {"subject": pair.subject, **scores}
 
 
-def _truth(pair: MaskPair, coding: MaskCoding) -> np.ndarray:
+def _truth(pair: MaskPair, scoring: MaskScoring) -> np.ndarray:
     case = pair.case
     if case.masks == (case.file,):
-        mask = read_mask(case.file, coding)
-    else:
-        mask = read_masks(case, coding, read_file(case.file).pixels.shape[:2])
-    if coding.kind != "threshold" and mask.strange:
-        raise ImageError(case.masks[0], *_unknown(mask.strange, coding))
-    return mask.label
+        return read_mask(case.file, scoring.coding).label
+    if not case.masks and case.class_name not in scoring.empty_classes:
+        raise ImageError(case.file, "has no mask", "add one, an empty one if there is nothing to mark")
+    return read_masks(case, scoring.coding, read_file(case.file).pixels.shape[:2]).label
 
 
 def _predicted(pair: MaskPair, coding: MaskCoding) -> np.ndarray:
-    mask = read_mask(pair.predicted, replace(coding, outlined=False))
-    if coding.kind != "threshold" and mask.strange:
-        raise ImageError(pair.predicted, *_unknown(mask.strange, coding))
-    if coding.kind == "threshold":
-        highest, expected = mask_values(pair.predicted)[1][-1], max(coding.labels)
-        if highest not in (0, expected):  # 1 for the 255 of the truth would count as nothing
-            finding = f"its largest value is {highest}, that of the truth {expected}"
-            raise ImageError(pair.predicted, finding, "write it with the values of the truth")
-    return mask.label
-
-
-def _unknown(values: Sequence[int], coding: MaskCoding, most: int = 5) -> tuple[str, str]:
-    listed = ", ".join(map(coding.show, values[:most])) + (", ..." if len(values) > most else "")
-    known = ", ".join(map(coding.show, coding.labels))
-    return f"label values that are no class ({listed})", f"classes are {known}: mend it or --classes"
+    """Read a prediction, whose values must be those of the truth: 1 for its 255 would count as nothing."""
+    kind = "values" if coding.kind == "threshold" else coding.kind
+    return read_mask(pair.predicted, replace(coding, kind=kind, outlined=False)).label

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,12 +14,20 @@ from torch import Tensor
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.losses import deep_supervision_loss
-from lightning_pocket.profiling.memory import Device, Memory, predict_training
+from lightning_pocket.profiling.memory import Device, predict_training
 from lightning_pocket.profiling.out_of_memory import Settings, available_mib, explain, recognise
+from lightning_pocket.speed.heap import can_keep_memory
 from lightning_pocket.tasks.base import BaseTask
 
 #: Share of the free memory that an advice fills: loading the batches and gaps between blocks take some too.
 _FILLED = 0.9
+#: How much more a process holds that keeps freed memory: measured 1.3 to 1.7 times (docs/performance.md).
+_KEPT = 1.6
+
+
+@dataclass(frozen=True)
+class _Needed:
+    peak_mib: float
 
 
 class MemoryAdvice:
@@ -34,11 +43,18 @@ class MemoryAdvice:
         self.task = task
         self.trainer = trainer
         self.device: Device = "cuda" if trainer.strategy.root_device.type == "cuda" else "cpu"
-        self.settings = Settings(batch_size, task.info.patch_size, task.network.divisor, patch_key=task.size_key)
+        self.settings = Settings(
+            batch_size,
+            task.info.patch_size,
+            task.network.divisor,
+            patch_key=task.size_key,
+            keeps_memory=task.levers.keep_memory and self.device == "cpu" and can_keep_memory(),
+        )
         free = available_mib(self.device)
         weights = sum(parameter.nbytes for parameter in task.network.parameters()) / 2**20
         here = weights if self.device == "cpu" else 0.0  # the prediction counts them too
         self.budget_mib = None if free is None else _FILLED * (free + here)
+        self._times = _KEPT if self.settings.keeps_memory else 1.0
 
     def explain(self, error: Exception) -> PocketError | None:
         """Return what to change, None if the error is no lack of memory.
@@ -67,9 +83,9 @@ class MemoryAdvice:
                 f"{self.settings.patch_key}, which is {list(self.settings.patch_size)}."
             )
 
-    def _predict(self, batch_size: int, patch_size: Sequence[int]) -> Memory:
+    def _predict(self, batch_size: int, patch_size: Sequence[int]) -> _Needed:
         network = self.task.network
-        return predict_training(
+        memory = predict_training(
             lambda: network,
             self._loss,
             self.task.make_optimizer,
@@ -79,6 +95,7 @@ class MemoryAdvice:
             self.device,
             torch.get_num_threads(),
         )
+        return _Needed(self._times * memory.peak_mib)
 
     def _loss(self, output: Any, target: Tensor) -> Tensor:
         loss = cast("Callable[[Any, Tensor], Tensor]", self.task.loss)

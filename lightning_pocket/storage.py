@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +19,18 @@ from typing import Any
 import numpy as np
 
 from lightning_pocket.errors import PocketError
+
+#: What ``torch.load`` raises for files that it has not written, or that are damaged.
+DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 _PARTIAL = ".partial"
 

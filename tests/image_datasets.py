@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from lightning_pocket.cli import main
 
 
 def picture(index: int, size: tuple[int, int] = (20, 24)) -> np.ndarray:
@@ -59,3 +62,15 @@ def write_medmnist(file: Path, counts: dict[str, int], channels: int | None = No
         arrays[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
     np.savez_compressed(file, **arrays)
     return arrays
+
+
+def checked(data: Path, capsys, *options: str, code: int = 0) -> str:
+    """Run `pocket check` in this process and return what it says."""
+    capsys.readouterr()
+    if code:
+        with pytest.raises(SystemExit) as caught:
+            main(["check", str(data), "--workers=1", *options])
+        assert caught.value.code == code
+    else:
+        main(["check", str(data), "--workers=1", *options])
+    return capsys.readouterr().out

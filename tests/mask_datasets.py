@@ -1,4 +1,4 @@
-"""Writers of small data sets of 2D images with masks."""
+"""Writers of small data sets of 2D images with masks, and what `pocket check` says of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from lightning_pocket.data.layouts import find_layout
+from lightning_pocket.data.layouts.images import ImageCase
+from lightning_pocket.data.layouts.masks import MaskLayout
 
 
 def disc(index: int, size: tuple[int, int] = (40, 56), value: int = 255) -> tuple[np.ndarray, np.ndarray]:
@@ -91,3 +95,16 @@ def conic(shape: tuple[int, int], row: float, column: float, a: float, b: float,
     y, x = rows - row, columns - column
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     return (u / a) ** 2 + (v / b) ** 2
+
+
+def found(path: Path, name: str) -> MaskLayout:
+    """Return the data set, whose layout must be this one."""
+    layout = find_layout(path)
+    assert isinstance(layout, MaskLayout)
+    assert layout.name == name
+    return layout
+
+
+def cases_of(layout: MaskLayout) -> dict[str, ImageCase]:
+    """Return the images by name."""
+    return {case.subject: case for case in layout.image_cases()}

@@ -326,7 +326,10 @@ def test_a_run_that_continues_takes_its_choice_over(
 @pytest.mark.e2e
 def test_short_runs_are_not_measured(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", *options, "--config=auto"])
-    assert "speed: plain, not measured: it would take 24 steps, the run has" in capsys.readouterr().out
+    assert (
+        "speed: plain, as the settings say; not measured: it would take 24 steps, the run has"
+        in capsys.readouterr().out
+    )
     assert manifest(tmp_path / "run")["speed"]["chosen"] == []
 
 

@@ -69,7 +69,7 @@ def test_every_tensor_goes_to_its_own_layer(layout: str, save: Callable[[Any], P
     assert sum(prod(LAYOUTS[layout][name]) for name in learned) == PUBLISHED[layout]
     network = make(layout, save(saved))
     before = {name: value.clone() for name, value in network.state_dict().items() if not name.startswith("backbone.")}
-    message = network.start_weights()
+    message = network.load_pretrained()
     state = network.backbone.state_dict()
     assert set(state) == {name for name in saved if not name.startswith(CLASSIFIERS[layout])}
     assert all(torch.equal(tensor, saved[name]) for name, tensor in state.items())
@@ -89,7 +89,7 @@ def test_the_names_do_not_depend_on_the_layers_order_alone() -> None:
 def test_files_of_old_versions_have_no_counters(save: Callable[[Any], Path]) -> None:
     saved = {n: t for n, t in numbered("mobilenet_v2").items() if not n.endswith("num_batches_tracked")}
     network = make("mobilenet_v2", save(saved))
-    network.start_weights()
+    network.load_pretrained()
     assert torch.equal(network.backbone.features[17].conv[3].weight, saved["features.17.conv.3.weight"])
 
 
@@ -99,14 +99,14 @@ def test_vgg_with_norms_has_the_names_of_torchvision_s(norm: Any, save: Callable
     network = tiny(save(tiny_weights(backbone_norm=norm)), backbone_norm=norm)
     names = [name for name in network.backbone.state_dict() if name.endswith(".weight")]
     assert [int(name.split(".")[1]) for name in names[:6]] == [0, 1, 3, 4, 7, 8]
-    network.start_weights()
+    network.load_pretrained()
 
 
 def test_a_grey_image_is_answered_like_three_equal_channels(save: Callable[[Any], Path]) -> None:
     path = save({name: tensor.abs() for name, tensor in tiny_weights().items()})  # so that no feature dies
     colour, grey = tiny(path).double(), tiny(path, in_channels=1).double()
-    assert "summed" not in colour.start_weights()
-    assert grey.start_weights().endswith("its first kernels summed over RGB for one channel")
+    assert "summed" not in colour.load_pretrained()
+    assert grey.load_pretrained().endswith("its first kernels summed over RGB for one channel")
     x = torch.rand(2, 1, 64, 64, dtype=torch.float64)
     for one, three in zip(grey.backbone(x), colour.backbone(x.expand(-1, 3, -1, -1)), strict=True):
         assert one.any()
@@ -121,11 +121,11 @@ def test_own_layout_of_xception(tmp_path: Path) -> None:
     first, file = xception(0), tmp_path / "xception.pth"
     torch.save(first.backbone.state_dict(), file)
     second = xception(1, str(file))
-    second.start_weights()
+    second.load_pretrained()
     assert all(map(torch.equal, first.backbone.state_dict().values(), second.backbone.state_dict().values()))
     torch.save({name: t for name, t in first.backbone.state_dict().items() if "stem" not in name}, file)
     with pytest.raises(PocketError, match=r"lacks stem\.0\.0\.weight.*Expected this program's Xception's names"):
-        second.start_weights()
+        second.load_pretrained()
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,8 @@ def test_own_layout_of_xception(tmp_path: Path) -> None:
             lambda w: w.update({"features.2.weight": torch.ones(4, 2, 3, 3)}),
             r"wrong shape in features\.2\.weight 4x2x3x3 instead of 2x2x3x3",
         ),
+        (lambda w: w["features.2.weight"].fill_(float("nan")), r"has NaN, infinity or integers in features\.2\.weight"),
+        (lambda w: w.update({"features.0.bias": torch.ones(2, dtype=torch.int8)}), r"integers in features\.0\.bias"),
         (lambda w: [w.pop(name) for name in list(w)[:5]], r"lacks features\.0\.weight, .* and 2 more"),
         (lambda w: w.update({"features.0.weight": torch.ones(2, 4, 3, 3)}), r"2x4x3x3 instead of 2x3x3x3"),
         (
@@ -156,7 +158,7 @@ def test_a_file_that_does_not_fit_changes_nothing(
     network = tiny(save(weights))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(PocketError, match=message) as caught:
-        network.start_weights()
+        network.load_pretrained()
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("network.backbone_weights: ")
     assert "weights.pth" in str(caught.value)
@@ -165,14 +167,14 @@ def test_a_file_that_does_not_fit_changes_nothing(
 
 def test_four_channels_do_not_fit(save: Callable[[Any], Path]) -> None:
     with pytest.raises(PocketError, match=r"features\.0\.weight 2x3x3x3 instead of 2x4x3x3"):
-        tiny(save(tiny_weights()), in_channels=4).start_weights()
+        tiny(save(tiny_weights()), in_channels=4).load_pretrained()
 
 
 def test_other_kinds_of_convolution_do_not_fit(save: Callable[[Any], Path]) -> None:
     network = build("fcn", "grouped_8", in_channels=3)
     network.backbone_weights = str(save(numbered("vgg16")))
     with pytest.raises(PocketError, match=r"lacks features\.0\.0\.weight"):
-        network.start_weights()
+        network.load_pretrained()
 
 
 @pytest.mark.parametrize(
@@ -188,15 +190,15 @@ def test_other_kinds_of_convolution_do_not_fit(save: Callable[[Any], Path]) -> N
 )
 def test_files_that_hold_something_else(content: Any, message: str, save: Callable[[Any], Path]) -> None:
     with pytest.raises(PocketError, match=message):
-        tiny(save(content)).start_weights()
+        tiny(save(content)).load_pretrained()
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(PocketError, match=r"absent\.pth: no such file"):
-        tiny(tmp_path / "absent.pth").start_weights()
+        tiny(tmp_path / "absent.pth").load_pretrained()
     (tmp_path / "text.pth").write_text("weights")
     with pytest.raises(PocketError, match=r"text\.pth: not a file of weights, or a damaged one"):
-        tiny(tmp_path / "text.pth").start_weights()
+        tiny(tmp_path / "text.pth").load_pretrained()
 
     class Code:
         def __reduce__(self) -> Any:
@@ -204,12 +206,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
     torch.save({"a": Code()}, tmp_path / "code.pth")
     with pytest.raises(PocketError, match=r"code\.pth: not a file of weights"):
-        tiny(tmp_path / "code.pth").start_weights()
+        tiny(tmp_path / "code.pth").load_pretrained()
 
 
 def test_networks_without_a_file_read_none() -> None:
-    assert tiny().start_weights() == ""
-    assert UNet(1, 2, 2, depth=1).start_weights() == ""
+    assert tiny().load_pretrained() == ""
+    assert UNet(1, 2, 2, depth=1).load_pretrained() == ""
 
 
 @pytest.mark.e2e

@@ -27,6 +27,7 @@ def nothing_written(tmp_path):
         ("--data.init_args.split.val_fraction=0", "watches 'val/dice', but there are no validation cases"),
         ("--data.init_args.num_workers=-1", "num_workers: expected 0 or more, got -1"),
         ("--data.init_args.batch_size=0", "batch_size: expected at least 1, got 0"),
+        ("--trainer.accumulate_grad_batches=-2", "trainer.accumulate_grad_batches: found -2; give at least 1 batch"),
         ("--trainer.devices=0", "trainer: "),
         ("--model.init_args.loss.init_args.class_weights=[1,2]", "found 2 weights for 3 classes"),
         ("--data.init_args.patch_size=8", "data.patch_size: expected a list such as [8]; found 8"),

@@ -14,7 +14,6 @@ from lightning_pocket.reports import comparison
 from lightning_pocket.reports.case_table import print_cases
 from lightning_pocket.reports.collect import RunResult
 from lightning_pocket.reports.fold_summary import print_folds
-from lightning_pocket.reports.table_files import Table
 from lightning_pocket.reports.tested import record_test, state_of
 from lightning_pocket.reports.verdict import caveats
 
@@ -204,23 +203,6 @@ def test_tables_are_written_for_readers(tmp_path, tested):
     column = text["txt"].splitlines()[1].index("Dice")
     assert re.match(r"0\.\d{3} ± ", text["txt"].splitlines()[3][column:])
     assert text["tex"].count(r"\toprule") == text["tex"].count(r"\end{table}") == 2
-
-
-def test_latex_is_escaped():
-    table = Table("50% of a_b & c", ["{x}", "p"], [["a\\b ~ ^ # $", "5.1e-07"], ["-0.5 ± 0.1", "covid-19 < 3"]])
-    lines = table.latex().splitlines()
-    assert lines[2] == r"  \caption{50\% of a\_b \& c}"
-    assert r"    \{x\} & p \\" in lines
-    assert r"    a\textbackslash{}b \textasciitilde{} \textasciicircum{} \# \$ & 5.1$\times10^{-7}$ \\" in lines
-    assert r"    $-$0.5 $\pm$ 0.1 & covid-19 $<$ 3 \\" in lines
-    bare = re.sub(r"\\[{}]", "", table.latex())
-    assert bare.count("{") == bare.count("}")
-
-
-def test_markdown_is_escaped_and_columns_align():
-    table = Table("a|b", ["x", "y"], [["1|2", "*"], ["longer", "z"]])
-    assert table.markdown().splitlines()[-2] == r"| 1\|2 | \* |"
-    assert table.text().splitlines() == ["a|b", "x       y", "------  -", "1|2     *", "longer  z"]
 
 
 def test_classifications_are_compared_by_auc_and_accuracy(tmp_path, capsys, monkeypatch):

@@ -251,23 +251,6 @@ def test_only_those_samples_change_for_which_something_was_drawn():
     assert {recipe.steps[0] is None for recipe in recipes} == {True, False}
 
 
-@pytest.mark.parametrize(
-    ("transform", "message"),
-    [
-        (tio.RandomMotion(), "RandomMotion cannot be done on the device, which knows RandomAffine"),
-        (tio.RandomNoise(include=["image"]), "RandomNoise has include"),
-        (tio.RandomFlip(axes=("Left",)), "axes ('Left',), expected numbers"),
-        (tio.RandomAffine(image_interpolation="bspline"), "interpolates images bspline and labels nearest"),
-        (tio.RandomAffineElasticDeformation(True, {"default_pad_value": "otsu"}), "pads with otsu"),
-    ],
-)
-def test_what_the_device_cannot_do_is_refused(transform, message):
-    with pytest.raises(PocketError) as caught:
-        RecipeDrawer([transform])
-    assert message in str(caught.value)
-    assert "data.init_args.augment_on" in str(caught.value)
-
-
 def transferred(data, epoch: int = 0):
     """Return the batches of an epoch as a task gets them."""
     loader = data.train_dataloader()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from mask_datasets import write_pairs
 
 from lightning_pocket.cli import main
 from lightning_pocket.launch import configs_folder, find_config
@@ -42,7 +43,11 @@ def test_the_commands_of_the_readme_run(blobs, tmp_path, monkeypatch, capsys):
         "compare",
         "infer",
         "evaluate",
+        "prepare",
+        "fit",
     ]
+    write_pairs(tmp_path / "IMAGES")
+    commands[-1] += ["--trainer.max_epochs=1", "--model.init_args.network.init_args.widths.base=4"]  # for time alone
     for command in commands:
         main(command)
     assert "runs/full" not in capsys.readouterr().err

@@ -20,7 +20,7 @@ from lightning_pocket.cli import main
 from lightning_pocket.commands.prepare import prepare
 from lightning_pocket.data import ImageDataModule, VolumeDataModule
 from lightning_pocket.data.images2d.cache import ImageCache
-from lightning_pocket.data.images2d.dataset import CachedImages, OrderedImages, TrainingImages, augment
+from lightning_pocket.data.images2d.dataset import CachedImages, OrderedImages, TrainingImages, augment_masked
 from lightning_pocket.data.splits import SplitSettings
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder
@@ -151,7 +151,7 @@ def preset() -> list[tio.Transform]:
 def test_the_preset_flips_left_and_right():
     flip = preset()[0]
     image = torch.arange(2 * 3 * 4.0).reshape(2, 3, 4)
-    found = {tuple(augment(image, flip, seed).flatten().tolist()) for seed in range(20)}
+    found = {tuple(augment_masked(image, None, flip, seed)[0].flatten().tolist()) for seed in range(20)}
     assert found == {tuple(image.flatten().tolist()), tuple(image.flip(2).flatten().tolist())}
 
 
@@ -159,7 +159,7 @@ def test_the_preset_turns_in_the_plane():
     """Where the centre of a blob comes to lie that is turned, shifted and stretched, in this order."""
     rows, columns = np.mgrid[:61, :81]
     blob = np.exp(-((rows - 20.0) ** 2 + (columns - 55.0) ** 2) / 30).astype(np.float32)
-    moved = augment(torch.from_numpy(np.stack([blob, 2 * blob])), preset()[1], 0).numpy()
+    moved = augment_masked(torch.from_numpy(np.stack([blob, 2 * blob])), None, preset()[1], 0)[0].numpy()
     assert moved.shape == (2, 61, 81)
     np.testing.assert_allclose(moved[1], 2 * moved[0], rtol=1e-5, atol=1e-6)
     assert 0.9 < moved[0].sum() / (blob.sum() * 1.1 * 0.9) < 1.1
@@ -176,7 +176,7 @@ def test_the_preset_turns_in_the_plane():
 def test_a_preset_s_image_without_contrast_stays_so():
     ones = torch.ones(1, 32, 32)
     for seed in range(5):
-        assert torch.allclose(augment(ones, preset()[1], seed), ones, atol=1e-5)
+        assert torch.allclose(augment_masked(ones, None, preset()[1], seed)[0], ones, atol=1e-5)
 
 
 def test_classes_come_equally_often(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_datasets import picture, write_classes, write_covidx, write_image_table, write_medmnist
+from image_datasets import checked, picture, write_classes, write_covidx, write_image_table, write_medmnist
 from PIL import Image
 
 from lightning_pocket.cli import main
@@ -24,18 +24,6 @@ def found(path: Path, name: str) -> ImageLayout:
     assert isinstance(layout, ImageLayout)
     assert (layout.name, layout.kind) == (name, "images")
     return layout
-
-
-def checked(data: Path, capsys, *options: str, code: int = 0) -> str:
-    """Run `pocket check` in this process and return what it says."""
-    capsys.readouterr()
-    if code:
-        with pytest.raises(SystemExit) as caught:
-            main(["check", str(data), "--workers=1", *options])
-        assert caught.value.code == code
-    else:
-        main(["check", str(data), "--workers=1", *options])
-    return capsys.readouterr().out
 
 
 def test_covidx_is_read_from_the_right(tmp_path):

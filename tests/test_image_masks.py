@@ -1,54 +1,37 @@
-"""Layouts of 2D images with masks, what masks mean, and what `pocket check` says of damaged ones."""
+"""Layouts of 2D images with masks, what `pocket check` says of damaged ones, and splits by groups."""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from mask_datasets import conic, disc, save, write_busi, write_hc18, write_index, write_pairs
+from image_datasets import checked
+from mask_datasets import (
+    cases_of,
+    conic,
+    disc,
+    found,
+    save,
+    write_busi,
+    write_hc18,
+    write_index,
+    write_pairs,
+)
 from PIL import Image
 
-from lightning_pocket.cli import main
 from lightning_pocket.data.folds import Assignment
 from lightning_pocket.data.group_split import parse_split, split_groups
+from lightning_pocket.data.groups import apportion
 from lightning_pocket.data.images2d.coding import MaskCoding, parse_coding
-from lightning_pocket.data.images2d.masks import find_coding, read_mask, read_masks
-from lightning_pocket.data.images2d.original import write_mask
-from lightning_pocket.data.images2d.outline import fill_outline
+from lightning_pocket.data.images2d.masks import read_mask, read_masks
 from lightning_pocket.data.images2d.read import read_file
 from lightning_pocket.data.layouts import find_layout
 from lightning_pocket.data.layouts.images import ImageCase
-from lightning_pocket.data.layouts.masks import MaskLayout
 from lightning_pocket.errors import PocketError
 
 BINARY = MaskCoding("threshold", {0: "background", 255: "lesion"})
-
-
-def found(path: Path, name: str) -> MaskLayout:
-    layout = find_layout(path)
-    assert isinstance(layout, MaskLayout)
-    assert layout.name == name
-    return layout
-
-
-def cases_of(layout: MaskLayout) -> dict[str, ImageCase]:
-    return {case.subject: case for case in layout.image_cases()}
-
-
-def checked(data: Path, capsys, *options: str, code: int = 0) -> str:
-    """Run `pocket check` in this process and return what it says."""
-    capsys.readouterr()
-    if code:
-        with pytest.raises(SystemExit) as caught:
-            main(["check", str(data), "--workers=1", *options])
-        assert caught.value.code == code
-    else:
-        main(["check", str(data), "--workers=1", *options])
-    return capsys.readouterr().out
 
 
 # Layouts
@@ -122,99 +105,6 @@ def test_a_table_of_images_and_masks(tmp_path):
         find_layout(tmp_path / "bad.csv")
 
 
-# What masks mean
-
-
-@pytest.mark.parametrize(
-    ("masks", "kind", "labels"),
-    [
-        ([("grey", [0, 255])], "threshold", {0: "background", 255: "organ"}),
-        ([("grey", [0, 1]), ("grey", [0])], "threshold", {0: "background", 1: "organ"}),
-        ([("grey", [0, 3, 128, 254, 255])], "threshold", {0: "background", 255: "organ"}),
-        ([("grey", [0])], "threshold", {0: "background", 255: "organ"}),
-        ([("grey", [0, 1]), ("grey", [0, 2])], "values", {0: "background", 1: "label_1", 2: "label_2"}),
-        ([("palette", [0, 1, 255])], "values", {0: "background", 1: "label_1", 255: "label_255"}),
-        ([("colours", [0, 0xFF0000]), ("grey", [0])], "colours", {0: "background", 0xFF0000: "#ff0000"}),
-    ],
-)
-def test_classes_are_found(masks, kind, labels):
-    coding = find_coding(masks, ("background", "organ"))
-    assert (coding.kind, coding.labels) == (kind, labels)
-    assert MaskCoding.from_dict(coding.to_dict()) == coding
-
-
-def test_a_photograph_is_no_mask():
-    with pytest.raises(PocketError, match="100 different values; declare the classes"):
-        find_coding([("grey", list(range(100)))], ("background", "organ"))
-
-
-def test_classes_are_declared():
-    assert parse_coding("background,lesion").names == ("background", "lesion")
-    assert parse_coding("background,a,b").coding == MaskCoding("values", {0: "background", 1: "a", 2: "b"})
-    merged = parse_coding("background=0,a=10+20,ignore=255").coding
-    label, strange = merged.decode(np.array([[0, 10, 20, 255, 7]]))
-    assert (label.tolist(), strange.tolist()) == ([[0, 1, 1, 255, 0]], [7])
-    assert (merged.classes, merged.written, merged.ignore_index) == (["background", "a"], [0, 10], 255)
-    colours = parse_coding("road=#804080,car=#400080,sky=#808080").coding
-    assert colours.classes == ["road", "car", "sky"]  # in the order given
-    assert colours.decode(np.array([[0x808080, 0x804080, 0x400080]]))[0].tolist() == [[2, 0, 1]]
-    for wrong in ("a=#80408,b=#000000", "a=#000000,b=#000000", "a=#000000", "a=#000000,b=1"):
-        with pytest.raises(PocketError, match="classes: "):
-            parse_coding(wrong)
-
-
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
-def test_a_threshold_cuts_at_half(tmp_path, suffix):
-    path = save(np.array([[0, 127, 128, 255]], np.uint8), tmp_path / f"mask.{suffix}")
-    mask = read_mask(path, BINARY)
-    assert mask.label.tolist() == [[0, 0, 1, 1]]
-    assert (mask.strange, mask.strange_pixels) == ([127, 128], 2)
-
-
-def test_masks_of_many_modes(tmp_path):
-    expected = disc(3)[1] > 0
-    save(expected, tmp_path / "one_bit.png")
-    save(np.stack([expected * np.uint8(255)] * 3, -1), tmp_path / "rgb.png")
-    transparent = np.stack([*[expected * np.uint8(255)] * 3, np.zeros(expected.shape, np.uint8)], -1)
-    save(transparent, tmp_path / "rgba.png")  # a mask says nothing by its transparency
-    for name in ("one_bit", "rgb", "rgba"):
-        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png", BINARY).label, expected)
-    save(expected * np.uint16(65535), tmp_path / "word.png")
-    wide = MaskCoding("threshold", {0: "background", 65535: "lesion"})
-    np.testing.assert_array_equal(read_mask(tmp_path / "word.png", wide).label, expected)
-
-
-def test_what_is_written_is_read_again(tmp_path):
-    label = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
-    for name, coding in {
-        "values": parse_coding("background,a=7,b=200").coding,
-        "colours": parse_coding("background=#000000,a=#ff8000,b=#0000ff").coding,
-        "wide": parse_coding("background,a=300,b=40000").coding,
-    }.items():
-        write_mask(tmp_path / f"{name}.png", label, coding)
-        mask = read_mask(tmp_path / f"{name}.png", coding)
-        assert (mask.label.tolist(), mask.strange) == (label.tolist(), [])
-    with Image.open(tmp_path / "colours.png") as image:
-        assert np.array(image.convert("RGB"))[0].tolist() == [[0, 0, 0], [255, 128, 0], [0, 0, 255]]
-        assert np.array(image)[0].tolist() == [0, 1, 2]
-    write_mask(tmp_path / "binary.png", label.clip(0, 1), BINARY)
-    with Image.open(tmp_path / "binary.png") as image:
-        assert sorted(set(np.array(image).ravel().tolist())) == [0, 255]
-
-
-def test_an_outline_is_filled():
-    grid = conic((80, 90), 40, 45, 30, 20, 0.7)
-    ring = ((grid > 0.9) & (grid < 1)).astype(np.uint8)
-    np.testing.assert_array_equal(fill_outline(ring), grid < 1)
-    gap = ring.copy()
-    gap[:, 40:52] = 0
-    filled = fill_outline(gap) > 0
-    assert 2 * (filled & (grid < 1)).sum() / (filled.sum() + (grid < 1).sum()) > 0.97
-    solid = (grid < 1).astype(np.uint8)
-    np.testing.assert_array_equal(fill_outline(solid), solid)
-    assert not fill_outline(np.zeros((9, 9), np.uint8)).any()
-
-
 # What check says
 
 
@@ -257,7 +147,7 @@ def test_smoothed_edges_and_jpeg_are_cut_at_half_with_a_warning(tmp_path, capsys
     said = checked(tmp_path, capsys)
     assert "warning: 1 of 3 masks have grey values between background and class, cut at half: case_02.jpg" in said
     read = read_mask(tmp_path / "masks" / "case_02.jpg", BINARY)
-    assert read.strange_pixels > 0
+    assert read.smoothed > 0
     np.testing.assert_array_equal(read.label, mask > 0)
 
 
@@ -311,49 +201,23 @@ def test_options_of_masks_are_refused_elsewhere(blobs, fails, tmp_path):
     assert "crop: nonzero is for volumes" in message
 
 
-# DICOM
-
-
-def write_dicom(path: Path, pixels: np.ndarray, tags: dict[str, str] | None = None, spacing=(0.3, 0.2)) -> Path:
-    image = sitk.GetImageFromArray(pixels, isVector=pixels.ndim == 3 and pixels.shape[-1] == 3)
-    if image.GetDimension() == 2:
-        image = sitk.JoinSeries(image)
-    image.SetSpacing((spacing[1], spacing[0], 1.0))
-    for key, value in (tags or {}).items():
-        image.SetMetaData(key, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.SetFileName(str(path))
-    writer.Execute(image)
-    return path
-
-
-def test_a_dicom_image_is_read(tmp_path):
-    grey = disc(5)[0]
-    picture = read_file(write_dicom(tmp_path / "a.dcm", grey, {"0028|0030": "0.3\\0.2"}))
-    np.testing.assert_array_equal(picture.pixels, grey)
-    assert picture.highest == 255
-    assert picture.pixel_mm == pytest.approx((0.3, 0.2))
-    twelve = write_dicom(tmp_path / "b.dcm", grey.astype(np.uint16) * 16)
-    assert read_file(twelve).pixels.dtype == np.uint16
-    frames = np.stack([grey, grey])
-    with pytest.raises(PocketError, match=r"c.dcm: has 2 frames; store each as an image of its own"):
-        read_file(write_dicom(tmp_path / "c.dcm", frames))
-    (tmp_path / "d.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:200])
-    with pytest.raises(PocketError, match=r"d.dcm: cannot be read as DICOM"):
-        read_file(tmp_path / "d.dcm")
-
-
-def test_dicom_images_with_png_masks_are_a_data_set(tmp_path, capsys):
-    for index in range(2):
-        image, mask = disc(index)
-        write_dicom(tmp_path / "images" / f"{index}.dcm", image, {"0028|0030": "0.3\\0.2"})
-        save(mask, tmp_path / "masks" / f"{index}.png")
-    assert "pixels (H x W), of 0.3 x 0.2 mm; no errors" in checked(tmp_path, capsys)
-
-
 # Splits by groups
+
+
+def test_numbers_are_divided_in_proportion():
+    assert apportion(348, [0.6, 0.2, 0.2]) == [209, 70, 69]  # 208.8, 69.6, 69.6
+    assert apportion(10, [0.6, 0.2, 0.2]) == [6, 2, 2]  # 0.6 times 10 is a little less than 6
+    assert apportion(10, [1, 1, 1]) == [4, 3, 3]
+    assert apportion(2, [0, 3, 1, 4]) == [0, 1, 0, 1]
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        weights = rng.integers(0, 50, 4).tolist()
+        weights[0] += 1
+        total = int(rng.integers(0, sum(weights)))
+        shares = [total * weight / sum(weights) for weight in weights]
+        found = apportion(total, weights)
+        assert sum(found) == total
+        assert all(abs(count - share) < 1 for count, share in zip(found, shares, strict=True))
 
 
 def test_groups_are_split_by_numbers_and_shares():

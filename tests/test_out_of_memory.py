@@ -4,7 +4,7 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +112,13 @@ def test_advice_where_the_prediction_would_fit():
 
 def test_advice_where_nothing_fits():
     assert "take a smaller network" in str(explain("memory", SETTINGS, linear, 5, "cpu"))
+
+
+def test_advice_names_what_keeps_memory_and_what_cannot_help():
+    message = str(explain("memory", replace(SETTINGS, batch_size=1, keeps_memory=True), linear, 30, "cpu"))
+    assert "model.init_args.keep_memory false takes a third less" in message
+    assert "accumulate" not in message  # there is nothing to accumulate
+    assert "accumulate" in str(explain("memory", SETTINGS, linear, 150, "cpu"))
 
 
 def test_a_full_disk_is_no_lack_of_memory():

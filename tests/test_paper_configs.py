@@ -88,7 +88,8 @@ def test_the_early_code_took_thinner_patches(build: Build) -> None:
 @pytest.mark.parametrize("path", sorted((configs_folder() / "prepare").glob("*.yaml")), ids=lambda path: path.stem)
 def test_configs_of_prepare_say_everything_that_shapes_the_images(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert {"layout", "classes", "spacing", "normalization", "crop", "image_interpolation"} <= content.keys()
+    volumes = {"layout", "classes", "spacing", "normalization", "crop", "image_interpolation"}
+    assert volumes <= content.keys() or {"size", "color"} <= content.keys()
     assert find_config(path.stem, ["prepare"]) == path
 
 

@@ -15,7 +15,6 @@ from datasets import make_case, make_tumour, write_brats2020, write_image, write
 from lightning_pocket.cli import main
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.data.layouts import find_layout
-from lightning_pocket.data.spacing import common_spacing
 
 Capture = pytest.CaptureFixture[str]
 
@@ -299,26 +298,6 @@ def test_test_images_of_lits_are_left_alone(tmp_path: Path) -> None:
     shutil.copy(write_lits(tmp_path) / "volume-0.nii", tmp_path / "test-volume-0.nii")
     found = find_layout(tmp_path)
     assert (len(found.cases()), found.unlisted()) == (3, [])
-
-
-SPACINGS = {"spacing": {"median": [1.0, 0.8, 0.7], "percentile_90": [5.0, 0.9, 0.9]}}
-THICK = {"spacing": {"median": [0.8, 2.5, 0.8], "percentile_90": [5.0, 3.0, 0.9]}}
-
-
-@pytest.mark.parametrize(
-    ("name", "fingerprint", "expected"),
-    [
-        ("median", SPACINGS, [1.0, 0.8, 0.7]),
-        ("median_coarse_90", SPACINGS, [5.0, 0.8, 0.7]),
-        ("median_anisotropic_90", SPACINGS, [1.0, 0.8, 0.7]),
-        ("median_anisotropic_90", THICK, [0.8, 3.0, 0.8]),
-        ("median_coarse_90", {"spacing": {"median": [1, 1, 1], "percentile_90": [2, 2, 2]}}, [1, 1, 1]),
-        ("native", SPACINGS, None),
-        ([3.0, 1.5, 1.5], SPACINGS, [3.0, 1.5, 1.5]),
-    ],
-)
-def test_common_spacing(name: object, fingerprint: dict[str, object], expected: object) -> None:
-    assert common_spacing(name, fingerprint) == expected  # type: ignore[arg-type]
 
 
 def test_lits_is_prepared_as_in_the_paper(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lightning_pocket.costs.plan import parse_batches, parse_patches
+from lightning_pocket.costs.plan import parse_batches, parse_patches, parse_targets
 from lightning_pocket.costs.plan_file import is_plan, read_plan
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder
@@ -67,3 +67,13 @@ def test_sizes_of_the_command_line():
     for text in ("32", "32x", "0x8", "8x0x8", "axb"):
         with pytest.raises(PocketError, match="--patch"):
             parse_patches(text)
+
+
+def test_what_is_no_network_is_named(tmp_path):
+    with pytest.raises(PocketError, match="Add an experiment: segment_volumes,full"):
+        parse_targets(["full", "pocket"], [])
+    (tmp_path / "dataset.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(PocketError, match="is prepared data, no network"):
+        parse_targets([str(tmp_path)], [])
+    with pytest.raises(PocketError, match="Did you mean pocketnet_figure3"):
+        parse_targets(["pocketnet_figur3"], [])

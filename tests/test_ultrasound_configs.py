@@ -219,18 +219,25 @@ def test_small_tables_scale_groups_like_channels(build: Build, name: str) -> Non
     rows = {row.name: row for row in read_table(name).rows}
     assert list(rows) == ["unet", "light", "lighter_16", "lighter_4", "lighter_1"]
     published = {row["model"]: spaced(row["dice"]) for row in PUBLISHED["001.2"]}
-    for size, stands_for in ((16, "@128"), (4, "@32"), (1, "@1")):
+    for size, stands_for in ((16, "@128"), (4, "@32"), (1, "@8")):
         row = rows[f"lighter_{size}"]
         built = build(*row.configs, options=row.options)
         network: Any = built.model.network
         assert network.encoder[0][0][0][-1].out_channels == 8
         assert max(1, int(stands_for[1:]) * 8 // 64) == size
-        widest = max((c for c in network.modules() if isinstance(c, torch.nn.Conv2d)), key=lambda c: c.kernel_size)
-        assert widest.in_channels // widest.groups <= max(size, 3)
+        kernels = [c for c in network.modules() if isinstance(c, torch.nn.Conv2d) and c.kernel_size == (3, 3)]
+        deep = [c for c in kernels if c.in_channels >= 16]
+        assert len(deep) > 4
+        assert all(c.in_channels // c.groups == size for c in deep)
         assert row.published["dice"] == published[stands_for]
     assert {row.options["trainer.max_epochs"] for row in rows.values()} == {15 if "hc18" in name else 40}
     budget = " ".join(read_table(name).notes)
     assert f"{rows['unet'].options['trainer.max_epochs']} epochs at most" in budget
+
+
+def test_dice_with_cross_entropy_can_be_put_on_top(build: Build) -> None:
+    loss: Any = build("lighter_ultrasound", "dice_ce").model.loss
+    assert (loss.dice_weight, loss.cross_entropy_weight) == (1.0, 1.0)
 
 
 def test_images_of_several_classes_have_a_channel_each(build: Build) -> None:
@@ -246,7 +253,8 @@ def test_presets_of_networks_and_comforts_suit_images(build: Build, name: str) -
     presets = ["light", "pocket", "early_stopping", "prediction_files", "augment_on_device", "channels_last", "ema"]
     built = build(name, *presets, options=small)
     assert built.model.network.spatial_dims == 2  # type: ignore[union-attr]
-    assert built.datamodule.drawer is not None if name == "lighter_ultrasound" else True  # type: ignore[attr-defined]
+    drawer = built.datamodule.drawer  # type: ignore[attr-defined]
+    assert (drawer is not None) == (name == "lighter_ultrasound")  # the other has nothing to draw
 
 
 def test_augment_ultrasound_is_that_of_the_experiment() -> None:

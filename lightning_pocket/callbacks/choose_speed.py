@@ -104,7 +104,9 @@ class ChooseSpeed(Callback):
         steps = _most_steps(trainer)
         needed = (self.rounds + 1) * len(candidates)
         if needed > self.max_share * steps:
-            return Choice(own, f"not measured: it would take {needed} steps, the run has {steps:.0f}")
+            return Choice(
+                own, f"as the settings say; not measured: it would take {needed} steps, the run has {steps:.0f}"
+            )
         choice = self._measure(trainer, task, batch, candidates)
         seconds = steps * _milliseconds(choice) / 1000
         if own.compiled or seconds < 60 * self.compile_after_minutes:

@@ -199,7 +199,7 @@ def _image_summary(
     pixel = ""
     if coding is not None:
         marked = ", ".join(
-            f"{name} ({coding.show(value)})" for name, value in zip(coding.classes, coding.written, strict=True)
+            f"{name} ({coding.show(value)})" for name, value in zip(coding.classes, coding.label_values, strict=True)
         )
         shown = f"{marked}; images of {shown}" if shown else marked
         known = [found.pixel_mm for found in inspections if found.pixel_mm]

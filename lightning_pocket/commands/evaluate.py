@@ -99,13 +99,13 @@ def evaluate(  # noqa: PLR0913 (one parameter per option of the command line)
         PocketError: If nothing can be scored, or an option is wrong.
         SystemExit: With status 1 if a case could not be scored.
     """
-    pairs, layout, faults = _find_pairs(Path(predictions), Path(truth), predicted_only)
+    pairs, truths, layout, faults = _find_pairs(Path(predictions), Path(truth), predicted_only)
     file = _output(Path(predictions), output)
     if tolerance_mm < 0:
         raise PocketError(f"tolerance_mm: is {tolerance_mm}, expected a distance in mm, 0 or more.")
     choices = (classes, ignore_label, tolerance_mm, volume_hd95)
     if isinstance(layout, MaskLayout) or all(is_flat(file) for pair in pairs for file in (pair.truth, pair.predicted)):
-        results, unit = score_images(_mask_pairs(pairs, layout), layout, choices, workers)
+        results, unit = score_images(_mask_pairs(pairs, layout), truths, layout, choices, workers)
     else:
         results, unit = _score_volumes(pairs, layout, choices, workers), "mm"
     rows = [result for result in results if isinstance(result, dict)]
@@ -137,19 +137,22 @@ def _mask_pairs(pairs: Sequence[Pair], layout: Layout | None) -> list[MaskPair]:
     return [MaskPair(pair.subject, pair.predicted, (alone | cases)[pair.subject]) for pair in pairs]
 
 
-def _find_pairs(predictions: Path, truth: Path, predicted_only: bool) -> tuple[list[Pair], Layout | None, list[Fault]]:
-    """Match files by the names of their cases; return pairs, the true data set, and what has no counterpart."""
+def _find_pairs(
+    predictions: Path, truth: Path, predicted_only: bool
+) -> tuple[list[Pair], list[Path], Layout | None, list[Fault]]:
+    """Match files by the names of their cases; return pairs, all truths, their data set, and what is unmatched."""
     for path in (predictions, truth):
         if not path.exists():
             raise PocketError(f"{path}: no such file or folder; give a label file or a folder of label files.")
     single = truth.is_file() and truth.suffix.lower() != ".csv"
     if predictions.is_file() and single:
-        return [Pair(stem(predictions.name), predictions, truth)], None, []
+        return [Pair(stem(predictions.name), predictions, truth)], [truth], None, []
     if predictions.is_file() or single:
         raise PocketError(f"{predictions} and {truth}: are a file and many cases; give two files or two folders.")
     found, faults = _by_name(image_files(predictions, IMAGE_SUFFIXES))
     expected, layout, repeated = _find_truth(truth, found)
     faults += repeated
+    truths = list(expected.values())
     pairs = [Pair(name, found[name], expected[name]) for name in sorted(found.keys() & expected.keys())]
     if not pairs:
         raise PocketError(
@@ -159,7 +162,7 @@ def _find_pairs(predictions: Path, truth: Path, predicted_only: bool) -> tuple[l
     if predicted_only:
         expected = {pair.subject: pair.truth for pair in pairs}
     faults += _unmatched(found, expected, {fault.subject for fault in faults})
-    return pairs, layout, faults
+    return pairs, truths, layout, faults
 
 
 def _find_truth(truth: Path, found: Mapping[str, Path]) -> tuple[dict[str, Path], Layout | None, list[Fault]]:

@@ -58,6 +58,15 @@ def profile(arguments: list[str]) -> None:
         check_table_path("--table", Path(options.table))
     if output is not None and output.is_file() != (output.suffix == ".html") and output.exists():
         raise PocketError(f"--output {output}: expected a folder, or a file that ends in .html.")
+    _check(options)
+    if options.data_only:
+        _show_loading(plan, options)
+        return
+    _run(plan, options, output, shlex.join(["pocket", "profile", *arguments]))
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that mean nothing."""
     if options.fit is not None and options.fit <= 0:
         raise PocketError(f"--fit {options.fit:g}: expected the memory in GiB, such as 16.")
     if options.steps < 2:
@@ -65,9 +74,9 @@ def profile(arguments: list[str]) -> None:
     if options.seconds <= 0:
         raise PocketError(f"--seconds {options.seconds:g}: expected more than 0.")
     if options.data_only:
-        _show_loading(plan, options)
-        return
-    _run(plan, options, output, shlex.join(["pocket", "profile", *arguments]))
+        for key in ("output", "table"):
+            if getattr(options, key):
+                raise PocketError(f"--{key}: --data_only prints, and writes no files. Leave it out.")
 
 
 def _show_loading(plan: Plan, options: argparse.Namespace) -> None:
@@ -89,12 +98,14 @@ def _show_loading(plan: Plan, options: argparse.Namespace) -> None:
 
 def _run(plan: Plan, options: argparse.Namespace, output: Path | None, command: str) -> None:
     """Compute the rows, print them and write the files."""
-    from lightning_pocket.costs.output import CostReport
+    from lightning_pocket.costs.output import CostReport, claim
     from lightning_pocket.costs.records import Records
     from lightning_pocket.costs.run import Profiler, device_name
     from lightning_pocket.costs.tables import CostTables
 
     settings = _settings(plan, options)
+    table = Path(options.table) if options.table else None
+    claim(output, table, command)
     folder = output if output is not None and output.suffix != ".html" else None
     records = Records(None if folder is None else folder / "results", options.fresh)
     profiler = Profiler(plan, settings, records, lambda text: print(f"{text} ...", file=sys.stderr, flush=True))
@@ -109,7 +120,9 @@ def _run(plan: Plan, options: argparse.Namespace, output: Path | None, command: 
         command,
     )
     report.print()
-    report.write(output, Path(options.table) if options.table else None)
+    report.write(output, table)
+    if settings.measure and any(row.problem for row in costs.rows) and not any(row.measured for row in costs.rows):
+        raise SystemExit(1)  # what was asked for could not be done
 
 
 def _layers(profiler: Profiler, rows: Sequence[Row]) -> list[Layers]:
@@ -173,9 +186,15 @@ def _plan(options: argparse.Namespace, more: Sequence[str]) -> Plan:
         raise PocketError(f"{plans[0]}: is a profile of its own. Give it alone, without options of `pocket fit`.")
     if plans:
         return read_plan(plans[0])
+    given = more
     if options.cache:
         more = [*more, f"--data.init_args.cache={options.cache}"]
     candidates = parse_targets(options.targets, more)
+    if given and all(candidate.run is not None for candidate in candidates):
+        raise PocketError(
+            f"{given[0].partition('=')[0]}: changes networks that are named by configs, but {candidates[0].label} is a "
+            "run as it was trained. Name configs, or leave it out."
+        )
     names = [candidate.variant for candidate in candidates]
     title = "Costs of " + " and ".join(names) if len(names) < 4 else f"Costs of {len(names)} networks"
     return Plan(title, (Grid("", candidates),))

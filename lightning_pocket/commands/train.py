@@ -126,6 +126,9 @@ class PocketCLI(LightningCLI):
         options = self.config[self.subcommand]
         self.run = RunFolder(Path(options.run_dir))
         options.trainer.default_root_dir = options.run_dir
+        steps = options.trainer.accumulate_grad_batches
+        if isinstance(steps, int) and steps < 1:
+            raise PocketError(f"trainer.accumulate_grad_batches: found {steps}; give at least 1 batch.")
         for logger in _as_list(options.trainer.logger):
             logger.init_args.save_dir = options.run_dir
             check = getattr(resolve_name(logger.class_path), "check_installed", None)
@@ -170,7 +173,7 @@ class PocketCLI(LightningCLI):
         """Take the first weights from a file or another run, unless this one already has weights of its own."""
         if options.ckpt_path is not None:
             return
-        read = self.model.network.start_weights()
+        read = self.model.network.load_pretrained()
         if read:
             self.trainer.print(read)
         if options.start_from is not None:

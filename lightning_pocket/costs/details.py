@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from lightning_pocket.errors import PocketError
 from lightning_pocket.profiling.macs import count_layers
-from lightning_pocket.profiling.memory import Device, Memory, largest_batch, largest_patch, predict_training
+from lightning_pocket.profiling.memory import Device, largest_batch, largest_patch, predict_training
 from lightning_pocket.reports.table_files import Table
 
 from .plan import Size
@@ -84,6 +85,11 @@ class Layers:
         return Table(f"Layers: {self.label}, batch {self.batch}, {format_size(self.patch)}", header, lines)
 
 
+@dataclass(frozen=True)
+class _Tried:
+    peak_mib: float
+
+
 def fit_line(row: Row, recipe: Recipe, device: Device, budget_mib: float, say: Say) -> list[str]:
     """Return what trains within a memory: the largest batch of a patch, and the largest patch of a batch.
 
@@ -97,21 +103,30 @@ def fit_line(row: Row, recipe: Recipe, device: Device, budget_mib: float, say: S
     Returns:
         The cells of a line of :func:`fit_table`.
     """
+    refused: set[tuple[int, Size]] = set()
 
-    def predict(count: int, size: Sequence[int]) -> Memory:
+    def predict(count: int, size: Sequence[int]) -> _Tried:
         shape = (count, recipe.in_channels, *size)
-        memory = predict_training(
-            lambda: network, recipe.loss, recipe.make_optimizer, shape, recipe.num_classes, row.precision, device
-        )
-        say(f"{row.candidate.label}, batch {count}, {format_size(tuple(size))}: {memory.peak_mib / 1024:.2f} GiB")
-        return memory
+        what = f"{row.candidate.label}, batch {count}, {format_size(tuple(size))}"
+        try:
+            peak = predict_training(
+                lambda: network, recipe.loss, recipe.make_optimizer, shape, recipe.num_classes, row.precision, device
+            ).peak_mib
+        except (PocketError, ValueError, RuntimeError) as error:  # too few values for a norm: larger ones may do
+            say(f"{what}: {error}")
+            refused.add((count, tuple(size)))
+            peak = 0.0
+        else:
+            say(f"{what}: {peak / 1024:.2f} GiB")
+        return _Tried(peak)
 
     with torch.device("meta"):
         network = recipe.make_network()
     most = largest_batch(lambda count: predict(count, row.patch), budget_mib)
     size = largest_patch(lambda size: predict(row.batch, size), row.patch, network.divisor, budget_mib)
-    found = "none" if size is None else format_size(size)
-    return [row.candidate.label, row.size, str(most) if most else "none", str(row.batch), found]
+    found = "none" if size is None or (row.batch, size) in refused else format_size(size)
+    count = "none" if not most or (most, row.patch) in refused else str(most)
+    return [row.candidate.label, row.size, count, str(row.batch), found]
 
 
 def fit_table(lines: list[list[str]], budget_gib: float) -> Table:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.table_files import Table, write_tables
-from lightning_pocket.storage import write_csv
+from lightning_pocket.storage import write_csv, write_json
 
 from .details import LAYER_COLUMNS, Layers
 from .page import verdicts, write_page
 from .tables import COLUMNS, CostTables, print_aligned
+
+#: File by which the folder of a profile is known.
+_MARK = "profile.json"
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,35 @@ class CostReport:
 
     def _tables(self) -> list[Table]:
         return [*self.costs.tables(), *self._more()]
+
+
+def claim(output: Path | None, table: Path | None, command: str) -> None:
+    """Make sure, before anything is computed, that the files can be written and nobody else's are overwritten.
+
+    Args:
+        output: Folder, or HTML file; None for neither.
+        table: File of the table; None for none.
+        command: Command that fills the folder.
+
+    Raises:
+        PocketError: If a folder holds something else than a profile, or cannot be written.
+    """
+    files = [(key, path) for key, path in (("--output", output), ("--table", table)) if path is not None]
+    for key, path in files:
+        folder = path if key == "--output" and path.suffix != ".html" else path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            foreign = folder == path and not (path / _MARK).is_file() and next(folder.iterdir(), None)
+            if foreign:
+                raise PocketError(
+                    f"--output {path}: holds {foreign.name}, and is not the folder of a profile. Name a new folder."
+                )
+            if folder == path:
+                write_json(path / _MARK, {"command": command})
+            elif not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise PocketError(f"{key} {path}: cannot be written ({error.strerror}). Name another place.") from error
 
 
 def say(text: str = "") -> None:

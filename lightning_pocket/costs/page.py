@@ -113,13 +113,17 @@ def _series(rows: Sequence[Row], column: str) -> dict[str, list[tuple[float, flo
 def _savings(costs: CostTables, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return a chart of the savings over the batch size, a curve for each network, for each patch."""
     charts = []
+    candidates = dict.fromkeys(row.candidate for row in rows)
+    single = len({candidate.variant for candidate in candidates}) == 2  # then the architecture tells enough
+    names = {c: c.name if c.name and single else c.label for c in candidates}
     for column, subject in SUBJECTS.items():
         for size in dict.fromkeys(row.size for row in rows):
             series: dict[str, list[tuple[float, float]]] = {}
             for row in rows:
                 share = costs.saved(row, column) if row.size == size else None
                 if share is not None:
-                    series.setdefault(row.candidate.name or row.candidate.variant, []).append((row.batch, 100 * share))
+                    series.setdefault(names[row.candidate], []).append((row.batch, 100 * share))
+            series = {name: sorted(points) for name, points in series.items()}
             if len(series) > 1 and max(map(len, series.values())) > 1:
                 title = f"{subject}: saved, {size}"
                 caption = f"{title}, in percent of the first variant, over the batch size."

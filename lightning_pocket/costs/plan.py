@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.launch import find_config
+from lightning_pocket.launch import configs_folder, find_config
 
 Size = tuple[int, ...]
 _SIZE = re.compile(r"\d+(x\d+)+")
@@ -149,8 +149,15 @@ def parse_target(text: str, more: Sequence[str]) -> Candidate:
     name, separator, rest = text.partition("=")
     source = rest if separator else text
     path = Path(source)
+    if (path / "dataset.json").is_file() and not (path / "config.yaml").is_file():
+        raise PocketError(f"{source}: is prepared data, no network. Name configs, and give it as --cache {source}.")
     if path.is_dir() or path.suffix == ".ckpt":
         return Candidate("", name if separator else path.name, run=path)
     configs = [word for word in re.split(r"[,+]", source) if word]
-    found = [f"--config={find_config(config)}" for config in configs]
+    files = [find_config(config, ("experiments", "presets", "profiles")) for config in configs]
+    if all(file.is_relative_to(configs_folder() / "presets") for file in files):
+        raise PocketError(
+            f"{text}: names no network, only what changes one. Add an experiment: segment_volumes,{source}."
+        )
+    found = [f"--config={file}" for file in files]
     return Candidate("", name if separator else "+".join(Path(config).stem for config in configs), (*found, *more))

@@ -12,6 +12,7 @@ from lightning_pocket import __version__
 from lightning_pocket.errors import PocketError
 from lightning_pocket.profiling.macs import count_macs
 from lightning_pocket.profiling.memory import Device, predict_inference, predict_training
+from lightning_pocket.profiling.out_of_memory import recognise
 
 from .plan import Candidate, Grid, Plan, Size
 from .recipe import Recipe, has_data
@@ -280,6 +281,8 @@ def _attempt(compute: Callable[[], Values]) -> Values:
     try:
         return compute()
     except _REFUSED as error:
+        if recognise(error) == "memory":
+            return {"problem": "out of memory. Take a smaller batch or patch; --fit says what fits."}
         return {"problem": next(iter(str(error).strip().splitlines()), type(error).__name__)}
 
 

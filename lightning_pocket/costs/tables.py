@@ -152,7 +152,7 @@ def _memory(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
         saving = percent(costs.saved(row, "train_mib"))
         peaks = [amount(row.value("train_mib")), saving, amount(row.value("infer_mib"))]
         lines.append([row.candidate.label, str(row.batch), *values, *peaks])
-    return Table(f"Predicted memory in MiB: {where}, {rows[0].precision}", header, lines)
+    return Table(f"Predicted memory in MiB: {where}, {_precisions(rows)}", header, lines)
 
 
 def _training(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
@@ -176,7 +176,7 @@ def _training(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
                     percent(row.value("data_wait_share")),
                 ]
             )
-    return Table(f"Measured training: {where}, {rows[0].precision}", header, lines).filled()
+    return Table(f"Measured training: {where}, {_precisions(rows)}", header, lines).filled()
 
 
 def _inference(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
@@ -197,7 +197,19 @@ def _inference(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
                     percent(costs.published_saving(row)),
                 ]
             )
-    return Table(f"Measured inference: {where}, {rows[0].precision}", header, lines).filled()
+    return Table(f"Measured inference: {where}, {_precisions(rows)}", header, lines).filled()
+
+
+def _precisions(rows: Sequence[Row]) -> str:
+    """Return the precision of all rows; where there are several, the networks of each."""
+    networks: dict[str, list[str]] = {}
+    for row in rows:
+        networks.setdefault(row.precision, [])
+        if row.candidate.label not in networks[row.precision]:
+            networks[row.precision].append(row.candidate.label)
+    if len(networks) == 1:
+        return rows[0].precision
+    return "; ".join(f"{precision}: {', '.join(labels)}" for precision, labels in networks.items())
 
 
 _MAKERS: tuple[Callable[[CostTables, Sequence[Row], str], Table], ...] = (_networks, _memory, _training, _inference)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lightning_pocket.data.groups import GroupKey, draw_order, group_key
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import write_csv
 
@@ -214,9 +214,8 @@ def make_folds(
         PocketError: If there are fewer groups than folds.
     """
     subjects = list(subjects)
-    # A tuple keeps a subject without a group apart from a group of the same name.
-    group_of = {s: ("group", groups[s]) if groups and groups.get(s) else ("subject", s) for s in subjects}
-    contents: dict[tuple[str, str], Counter[str]] = {}
+    group_of = {subject: group_key(subject, (groups or {}).get(subject)) for subject in subjects}
+    contents: dict[GroupKey, Counter[str]] = {}
     for subject, group in group_of.items():
         contents.setdefault(group, Counter())[classes[subject] if classes else ""] += 1
     if not 1 <= num_folds <= len(contents):
@@ -224,14 +223,13 @@ def make_folds(
             f"num_folds: {num_folds} folds of {len(contents)} independent cases; set it from 1 to {len(contents)}."
         )
 
-    def order(group: tuple[str, str]) -> tuple[int, list[tuple[str, int]], bytes]:
+    def order(group: GroupKey) -> tuple[int, list[tuple[str, int]], bytes]:
         content = contents[group]
-        digest = hashlib.sha256(f"{seed}\n{group[0]}\n{group[1]}".encode()).digest()
-        return -content.total(), sorted(content.items()), digest
+        return -content.total(), sorted(content.items()), draw_order(group, seed)
 
     totals = sum(contents.values(), Counter())
     loads: list[Counter[str]] = [Counter() for _ in range(num_folds)]
-    fold_of: dict[tuple[str, str], int] = {}
+    fold_of: dict[GroupKey, int] = {}
     for group in sorted(contents, key=order):
         fold_of[group] = _emptiest(loads, contents[group], totals)
         loads[fold_of[group]] += contents[group]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lightning_pocket.data.folds import SPLITS, Assignment
+from lightning_pocket.data.groups import GroupKey, apportion, draw_order, group_key
 from lightning_pocket.errors import PocketError
 
 _EXPECTED = "expected numbers of groups such as 208,70,70, or shares of 1 such as 0.6,0.2,0.2 (train, val, test)"
@@ -56,46 +56,34 @@ def split_groups(
     Raises:
         PocketError: If the numbers do not add up to the groups.
     """
-    members: dict[tuple[str, str], list[str]] = {}
+    members: dict[GroupKey, list[str]] = {}
     for subject in sorted(given):
-        group = given[subject].group
-        members.setdefault(("group", group) if group else ("subject", subject), []).append(subject)
+        members.setdefault(group_key(subject, given[subject].group), []).append(subject)
     total = len(members)
     shares = math.isclose(sum(numbers), 1, abs_tol=1e-6) and total != 1
-    wanted = _round([number * total for number in numbers], total) if shares else [int(number) for number in numbers]
+    wanted = apportion(total, numbers) if shares else [int(number) for number in numbers]
     if sum(wanted) != total:
         listed = " + ".join(map(str, wanted))
         raise PocketError(
             f"split: {listed} is {sum(wanted)}, but the data set has {total} groups of cases that belong together; "
             "give numbers that add up to them, or shares such as 0.6,0.2,0.2."
         )
-    kinds: dict[str, list[tuple[str, str]]] = {}
-    for key in sorted(members, key=lambda key: hashlib.sha256(f"{seed}\n{key[0]}\n{key[1]}".encode()).digest()):
+    kinds: dict[str, list[GroupKey]] = {}
+    for key in sorted(members, key=lambda key: draw_order(key, seed)):
         kinds.setdefault(classes[members[key][0]] if classes else "", []).append(key)
     place_of = dict(_deal(kinds, wanted))
     split_of = {subject: place_of[key] for key, subjects in members.items() for subject in subjects}
     return {subject: replace(place, fold=None, split=split_of[subject]) for subject, place in given.items()}
 
 
-def _deal(kinds: Mapping[str, Sequence[tuple[str, str]]], wanted: Sequence[int]) -> list[tuple[tuple[str, str], str]]:
+def _deal(kinds: Mapping[str, Sequence[GroupKey]], wanted: Sequence[int]) -> list[tuple[GroupKey, str]]:
     """Give each part its number of groups, and as far as rounding goes its share of each kind."""
     left = Counter(dict(zip(SPLITS, wanted, strict=True)))
     dealt = []
-    remaining = sum(wanted)
     for _, keys in sorted(kinds.items(), key=lambda entry: (len(entry[1]), entry[0])):  # the last takes what is left
-        counts = _round([len(keys) * left[split] / remaining for split in SPLITS], len(keys))
-        remaining -= len(keys)
+        counts = apportion(len(keys), [left[split] for split in SPLITS])
         order = iter(keys)
         for split, count in zip(SPLITS, counts, strict=True):
             left[split] -= count
             dealt += [(next(order), split) for _ in range(count)]
     return dealt
-
-
-def _round(shares: Sequence[float], total: int) -> list[int]:
-    """Round to whole numbers of this sum (Hamilton's method: what is left goes to the largest remainders)."""
-    counts = [math.floor(share + 1e-9) for share in shares]
-    order = sorted(range(len(shares)), key=lambda index: (counts[index] - shares[index], index))
-    for index in order[: total - sum(counts)]:
-        counts[index] += 1
-    return counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 from lightning_pocket.data.checks import name_faults
 from lightning_pocket.data.folds import VOLUME_SUFFIXES, stem
 from lightning_pocket.data.layouts import Case
-from lightning_pocket.data.layouts.image_masks import split_suffix
+from lightning_pocket.data.layouts.image_masks import images_among, orphan_masks
 from lightning_pocket.data.layouts.images import IMAGE_2D_SUFFIXES, is_picture, picture_stem
 from lightning_pocket.errors import PocketError
 
@@ -43,7 +44,8 @@ def find_pictures(paths: Sequence[str]) -> list[Case]:
 
     Args:
         paths: Each an image file; a folder of image files; or a CSV table with the columns subject and image. In a
-            folder, a file called ``NAME_mask`` beside ``NAME`` is no image.
+            folder, a file called ``NAME_mask`` is no image, unless it has a mask of its own; where ``NAME`` is missing
+            there is a warning.
 
     Returns:
         The images, without masks. Their files may still be missing or unreadable.
@@ -61,10 +63,18 @@ def _find_flat(path: Path) -> list[Case]:
         is_table = path.suffix.lower() == ".csv"
         return _read_table(path, ["image"]) if is_table else [Case(picture_stem(path), (path,), None)]
     files = sorted(file for file in path.iterdir() if is_picture(file))
-    names = {picture_stem(file) for file in files}
-    images = [file for file in files if split_suffix(picture_stem(file)) not in names]
+    images = images_among(files)
+    strays = orphan_masks(files)
     if not images:
-        raise PocketError(f"{path}: holds no images; expected files such as {', '.join(IMAGE_2D_SUFFIXES)} or .dcm.")
+        masks = f" but what is called like masks ({strays[0].name}), which files given by name may be" if strays else ""
+        expected = f"expected files such as {', '.join(IMAGE_2D_SUFFIXES)} or .dcm"
+        raise PocketError(f"{path}: holds no images{masks}; {expected}.")
+    if strays:
+        warnings.warn(
+            f"{path}: {len(strays)} files called like masks of images that are not there are left out "
+            f"({strays[0].name}); give them by name if they are images",
+            stacklevel=2,
+        )
     return [Case(picture_stem(file), (file,), None) for file in images]
 
 

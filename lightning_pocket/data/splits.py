@@ -15,6 +15,7 @@ import numpy as np
 from lightning_pocket.errors import PocketError
 
 from .folds import Assignment, check_groups, read_folds
+from .groups import apportion
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def _draw(group_of: Mapping[str, str], class_of: Mapping[str, str], settings: Sp
         return []
     limit = len(group_of) if settings.max_val == "all" else settings.max_val
     most = min(math.ceil(settings.val_fraction * len(group_of)), limit)
-    room = _shares(Counter(class_of[subject] for subject in group_of), most)
+    counts = sorted(Counter(class_of[subject] for subject in group_of).items())
+    shares = apportion(most, [count for _, count in counts])
+    room = Counter({name: share for (name, _), share in zip(counts, shares, strict=True)})
     groups = [members[name] for name in sorted(members)]
     drawn: list[str] = []
     for index in np.random.default_rng(settings.seed).permutation(len(groups)):
@@ -114,15 +117,6 @@ def _draw(group_of: Mapping[str, str], class_of: Mapping[str, str], settings: Sp
             drawn += groups[index]
             room -= content
     return sorted(drawn or (sorted(groups, key=len)[0] if most else []))
-
-
-def _shares(counts: Counter[str], total: int) -> Counter[str]:
-    """Divide a number in proportion to the counts (Hamilton's method: what is left goes to the largest remainders)."""
-    size = counts.total()
-    shares = Counter({name: total * count // size for name, count in counts.items()})
-    remainders = sorted(counts, key=lambda name: (-(total * counts[name] % size), name))
-    shares.update(remainders[: total - shares.total()])
-    return shares
 
 
 def _keep(subjects: Sequence[str], class_of: Mapping[str, str], settings: SplitSettings) -> list[str]:

@@ -87,7 +87,7 @@ class Network(nn.Module, ABC):
         """
         return [self(x)]
 
-    def start_weights(self) -> str:
+    def load_pretrained(self) -> str:
         """Read the weights that the settings name; called once, before a training that begins anew.
 
         A checkpoint has weights of its own, so a network that is rebuilt from one never looks for the file.

@@ -81,7 +81,7 @@ class FCN(Network):
         layers.initialize(self)
 
     @override
-    def start_weights(self) -> str:
+    def load_pretrained(self) -> str:
         return load_backbone(self.backbone, self.backbone_weights) if self.backbone_weights else ""
 
     def features(self, x: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class Settings:
         divisor: What each size of a patch must be a multiple of.
         batch_key: Config key of the batch size.
         patch_key: Config key of the patch size.
+        keeps_memory: Whether the setting ``keep_memory`` is on and works.
     """
 
     batch_size: int
@@ -50,6 +51,7 @@ class Settings:
     divisor: Sequence[int]
     batch_key: str = "data.init_args.batch_size"
     patch_key: str = "data.init_args.patch_size"
+    keeps_memory: bool = False
 
 
 def recognise(error: BaseException) -> Kind | None:
@@ -133,10 +135,12 @@ def _remedy(settings: Settings, predict: Callable[[int, Sequence[int]], Peak], b
         fitting.append(f"{settings.patch_key} {list(patch)}")
     if not fitting:
         return "No batch and no patch fits: take a smaller network, say --config pocket or a smaller widths.base."
-    return (
-        f"What fits: {' or '.join(fitting)}. --config accumulate keeps the batch that the optimizer sees, "
-        "--config checkpoint_activations takes less memory and more time."
-    )
+    advice = [f"What fits: {' or '.join(fitting)}."]
+    if settings.keeps_memory:
+        advice.append("model.init_args.keep_memory false takes a third less.")
+    if settings.batch_size > 1:
+        advice.append("--config accumulate keeps the batch that the optimizer sees.")
+    return " ".join([*advice, "--config checkpoint_activations takes less memory and more time."])
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

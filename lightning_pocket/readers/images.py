@@ -33,7 +33,7 @@ class ImageReader(Reader):
     def __init__(self, preprocessing: Mapping[str, Any]) -> None:
         self.preprocessing = ImagePreprocessing.from_dict(dict(preprocessing))
         self.coding = MaskCoding.from_dict(preprocessing["masks"])
-        self.values = [self.coding.show(value) for value in self.coding.written]
+        self.values = [self.coding.show(value) for value in self.coding.label_values]
         self.needs = "the network needs 2D images, one file each"
 
     @override

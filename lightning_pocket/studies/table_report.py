@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from lightning_pocket.errors import PocketError
@@ -194,7 +193,7 @@ class TableReport:
         if result is not None:
             record |= {"parameters": result.parameters, "cases": len(result.subjects), "mean": mean}
             if metric in result.scores:
-                record |= {"std": result.spread(metric), "median": median(result.scores[metric])}
+                record |= {"std": result.spread(metric), "median": result.median(metric)}
             if self.table.seeds:
                 record |= _over_seeds(self.results[row.name], metric)
         if mean is not None and published is not None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +10,9 @@ import torch
 from pytorch_lightning import LightningModule
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import DAMAGED
 
 from .base import BaseTask
-
-#: What torch raises for files that are no checkpoints.
-DAMAGED = (
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -34,8 +34,12 @@ from .original import ImageOriginal, truth_file
 
 #: Columns of ``targets.csv`` with height and width of a pixel in mm.
 PIXEL_COLUMNS = ("height_mm", "width_mm")
+#: Column of the same that tells whether the data set gives this size or the file of the image, and its values.
+SIZE_SOURCE, DATASET_SIZE, IMAGE_SIZE = "mm_from", "dataset", "image"
 #: Differs from the format of a cache of volumes, so that neither is mistaken for the other.
 FORMAT = "images-1"
+#: Folder of the masks in the size of their images.
+TRUTH = "truth"
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,11 @@ class ImageCache:
         _require_shape(path / "images.npy", cache.images(), (count, len(cache.channels), *cache.size))
         if cache.masks is not None:
             _require_shape(path / "labels.npy", cache.labels(), (count, *cache.size))
+            truths = count_truths(path)
+            if truths != count:
+                raise PocketError(
+                    f"{path / TRUTH}: holds {truths:,} masks, expected {count:,}; run `pocket prepare` again."
+                )
         return cache
 
     @property
@@ -129,7 +138,7 @@ class ImageCache:
         if self.masks is None:
             raise PocketError(f"{self.path}: holds images of known class; prepare a data set with masks.")
         size = None if self.pixel_mm is None else self.pixel_mm[row]
-        return ImageOriginal(truth_file(self.path / "truth", row), self.shapes[row], self.masks, size)
+        return ImageOriginal(truth_file(self.path / TRUTH, row), self.shapes[row], self.masks, size)
 
     def pixel_size(self, row: int) -> tuple[float, float]:
         """Return height and width of a pixel of a prepared image: in mm, or in pixels of the image where unknown."""
@@ -160,6 +169,11 @@ def read_image_dataset(path: Path) -> dict[str, Any]:
             f"{path}: cache of format {data['format']}, expected {FORMAT}; run `pocket prepare` with --fresh."
         )
     return dict(data)
+
+
+def count_truths(path: Path) -> int:
+    """Return how many masks in the size of their images a cache holds."""
+    return sum(1 for _ in (path / TRUTH).glob("*.npz"))
 
 
 def pixel_of(row: Mapping[str, str]) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from lightning_pocket.data.differences import is_same, setting_lines
 from lightning_pocket.data.folds import Assignment, read_folds
 from lightning_pocket.data.layouts.images import ImageCase
 
-from .cache import PIXEL_COLUMNS, pixel_of
+from .cache import IMAGE_SIZE, PIXEL_COLUMNS, SIZE_SOURCE, pixel_of
 
 
 def changes(
@@ -60,9 +60,13 @@ def _other_files(cases: Sequence[ImageCase], sources: Sequence[Mapping[str, Any]
 
 
 def _is_rescaled(case: ImageCase, rows: Mapping[str, Mapping[str, str]]) -> bool:
-    """Tell whether the data set gives an image another pixel size than it had."""
+    """Tell whether the data set gives an image another pixel size than it did; that of its file is in the file."""
     row = rows.get(case.subject, {})
-    return case.pixel_mm is not None and PIXEL_COLUMNS[0] in row and pixel_of(row) != case.pixel_mm
+    if PIXEL_COLUMNS[0] not in row:
+        return False
+    if case.pixel_mm is not None:
+        return pixel_of(row) != case.pixel_mm
+    return pixel_of(row) is not None and row.get(SIZE_SOURCE) != IMAGE_SIZE
 
 
 def _rows(path: Path) -> dict[str, dict[str, str]]:

@@ -16,11 +16,9 @@ from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
 
 from .coding import MaskCoding
-from .masks import Mask, read_masks
+from .masks import read_masks
 from .preprocess import ImagePreprocessing
 from .read import Picture, read_picture
-
-_MOST_SHOWN = 5  # values of a mask that an error names
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,6 @@ def examine(
             mask = read_masks(case, coding, (height, width))
         except ImageError as error:
             faults.append(_fault(case, error))
-        else:
-            faults += _mask_faults(case, mask, coding)
     content = str(picture.pixels.shape).encode() + np.ascontiguousarray(picture.pixels).tobytes()
     inspection = ImageInspection(
         case.subject,
@@ -101,25 +97,13 @@ def examine(
         hashlib.sha256(content).hexdigest(),
         case.pixel_mm or picture.pixel_mm,
         empty=mask is not None and not mask.label.any(),
-        smoothed=mask.strange_pixels if mask is not None and coding is not None and coding.kind == "threshold" else 0,
+        smoothed=0 if mask is None else mask.smoothed,
     )
     return Examined(inspection, picture, None if mask is None else mask.label)
 
 
 def _fault(case: ImageCase, error: ImageError) -> Fault:
     return Fault(case.subject, str(error.path), error.finding, error.remedy)
-
-
-def _mask_faults(case: ImageCase, mask: Mask, coding: MaskCoding) -> list[Fault]:
-    """Return what is wrong with the values of a mask; a threshold takes any of them."""
-    if coding.kind == "threshold" or not mask.strange:
-        return []
-    more = ", ..." if len(mask.strange) > _MOST_SHOWN else ""
-    shown = ", ".join(map(coding.show, mask.strange[:_MOST_SHOWN])) + more
-    known = ", ".join(coding.show(value) for value in coding.labels)
-    finding = f"{mask.strange_pixels:,} pixels of the mask are no class ({shown})"
-    remedy = f"classes are {known}: mend the mask, which must not be smoothed, or declare more with --classes"
-    return [Fault(case.subject, str(case.masks[0]), finding, remedy)]
 
 
 def _picture_faults(case: ImageCase, picture: Picture, preprocessing: ImagePreprocessing | None) -> list[Fault]:

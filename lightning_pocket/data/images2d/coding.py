@@ -42,7 +42,7 @@ class MaskCoding:
         return list(self._values)
 
     @property
-    def written(self) -> list[int]:
+    def label_values(self) -> list[int]:
         """Value or colour with which each class is written."""
         return [values[0] for values in self._values.values()]
 
@@ -52,7 +52,7 @@ class MaskCoding:
         return None if ignored_value(self.labels) is None else IGNORE_INDEX
 
     @property
-    def half(self) -> float:
+    def threshold(self) -> float:
         """Grey value from which on ``threshold`` sees the class."""
         return max(self.labels) / 2
 
@@ -72,15 +72,15 @@ class MaskCoding:
         table = np.array([indices.get(value, _UNKNOWN) for value in found.tolist()], np.uint8)
         if ignored is not None:
             table[found == ignored] = IGNORE_INDEX
-        strange = found[table == _UNKNOWN]
+        undeclared = found[table == _UNKNOWN]
         table[table == _UNKNOWN] = 0
         if self.kind == "threshold":
-            table = (found >= self.half).astype(np.uint8)
-        return table[inverse].reshape(pixels.shape), strange
+            table = (found >= self.threshold).astype(np.uint8)
+        return table[inverse].reshape(pixels.shape), undeclared
 
     def encode(self, label: np.ndarray) -> np.ndarray:
         """Return the values, or colours ``0xRRGGBB``, of class indices ``(H, W)``, as int64."""
-        return np.array(self.written, np.int64)[label]
+        return np.array(self.label_values, np.int64)[label]
 
     def show(self, value: int) -> str:
         """Return a value as a user writes it."""

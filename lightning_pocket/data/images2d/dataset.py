@@ -172,11 +172,6 @@ def collate(items: Sequence[ImageItem]) -> dict[str, Any]:
     return default_collate(rows) | lists
 
 
-def augment(image: Tensor, transform: tio.Transform, seed: int) -> Tensor:
-    """Transform an image ``(C, H, W)`` as a volume of one slice; see :func:`augment_masked`."""
-    return augment_masked(image, None, transform, seed)[0]
-
-
 def augment_masked(
     image: Tensor, label: Tensor | None, transform: tio.Transform, seed: int
 ) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import numpy as np
 from lightning_pocket.data.integrity import INTACT_COPY, ImageError
 
 _MAGIC = (128, b"DICM")  # what a DICOM file holds at this byte
-_PHOTOMETRIC, _PIXEL_SPACING, _STORED_BITS = "0028|0004", "0028|0030", "0028|0101"
+_PIXEL_SPACING, _STORED_BITS, _SIGNED = "0028|0030", "0028|0101", "0028|0103"
+_INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
 
 
 def is_dicom(path: Path) -> bool:
@@ -22,18 +25,19 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_dicom(path: Path) -> tuple[np.ndarray, int | None, tuple[float, float] | None]:
+def read_dicom(path: Path) -> tuple[np.ndarray, float | None, tuple[float, float] | None]:
     """Read a DICOM file of one frame.
 
-    Grey values are those after the rescale of the file, without its window. An inverted image (``MONOCHROME1``) is
-    turned, so that larger values are brighter.
+    Grey values are those after the rescale of the file, without its window. ITK turns an inverted image
+    (``MONOCHROME1``), so that larger values are brighter.
 
     Args:
         path: The file.
 
     Returns:
-        Pixels ``(H, W)`` or ``(H, W, 3)``; the largest value that its bits can hold, None where values may be negative;
-        and height and width of a pixel in mm, None where the file does not tell.
+        Pixels ``(H, W)`` or ``(H, W, 3)``; the largest value that its bits can hold after the rescale, None where
+        values may be negative; and height and width of a pixel in mm as Pixel Spacing (0028,0030) says, None where it
+        does not.
 
     Raises:
         ImageError: If the file cannot be read, or holds several frames.
@@ -53,13 +57,29 @@ def read_dicom(path: Path) -> tuple[np.ndarray, int | None, tuple[float, float] 
     pixels = sitk.GetArrayFromImage(image)
     pixels = pixels[0] if image.GetDimension() > 2 else pixels
     tags = {key: image.GetMetaData(key).strip() for key in image.GetMetaDataKeys()}
-    bits = tags.get(_STORED_BITS, "")
-    unsigned = pixels.dtype.kind == "u"
-    highest = 2 ** int(bits) - 1 if unsigned and bits.isdecimal() else None
-    if highest is not None and pixels.max(initial=0) > highest:  # rescaled beyond the stored bits
-        highest = None
-    if tags.get(_PHOTOMETRIC) == "MONOCHROME1":
-        pixels = (highest if highest is not None else pixels.min() + pixels.max()) - pixels
-    spacing = image.GetSpacing()
-    known = _PIXEL_SPACING in tags
-    return pixels, highest, (float(spacing[1]), float(spacing[0])) if known else None
+    return pixels, _highest(tags), _pixel_mm(tags)
+
+
+def _highest(tags: Mapping[str, str]) -> float | None:
+    """Return the largest value that a pixel can have; that of the image itself would make images incomparable."""
+    bits = _number(tags.get(_STORED_BITS, ""))
+    slope, intercept = _number(tags.get(_SLOPE, "1")), _number(tags.get(_INTERCEPT, "0"))
+    if bits is None or slope is None or intercept is None or tags.get(_SIGNED, "0") != "0":
+        return None
+    return slope * (2**bits - 1) + intercept if slope > 0 and intercept >= 0 else None
+
+
+def _pixel_mm(tags: Mapping[str, str]) -> tuple[float, float] | None:
+    """Return height and width of a pixel: ITK's own spacing is that at the detector for some kinds of X-rays."""
+    sizes = [_number(part) for part in tags.get(_PIXEL_SPACING, "").split("\\")]
+    if len(sizes) != 2 or sizes[0] is None or sizes[1] is None or min(sizes[0], sizes[1]) <= 0:
+        return None
+    return sizes[0], sizes[1]
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

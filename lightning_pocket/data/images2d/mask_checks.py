@@ -9,17 +9,17 @@ from pathlib import Path
 from lightning_pocket.data.checks import NO_CASE, UNFIT_NAME, Fault, name_faults
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase
+from lightning_pocket.data.layouts.index import INDEX
 from lightning_pocket.data.layouts.masks import MaskLayout
 from lightning_pocket.data.workers import Progress, count_workers, run_tasks
-from lightning_pocket.errors import PocketError
 
 from .checks import ImageInspection, listed
-from .coding import BACKGROUND, Declared, MaskCoding
-from .masks import find_coding, mask_values
+from .coding import Declared, MaskCoding
+from .mask_values import MaskValues, find_coding, mask_values
 
 
 def list_faults(layout: MaskLayout, cases: Sequence[ImageCase], unlabelled_as_background: bool) -> list[Fault]:
-    """Return what is wrong with the names of the images, and with having no mask.
+    """Return what is wrong with the names of the images, and with having no mask or no line in the index.
 
     Args:
         layout: The data set.
@@ -32,6 +32,11 @@ def list_faults(layout: MaskLayout, cases: Sequence[ImageCase], unlabelled_as_ba
         finding = listed(f"{len(bare):,} of {len(cases):,} images have no mask", [case.file for case in bare])
         remedy = "add them, or say --unlabelled_as_background if there is nothing to mark in them"
         faults.append(Fault(NO_CASE, str(bare[0].file), finding, remedy))
+    if layout.unindexed:
+        files = [case.file for case in layout.unindexed]
+        finding = listed(f"{len(files):,} of {len(layout.image_cases()):,} images have no line in {INDEX}", files)
+        remedy = "add them: without a group an image counts as independent of the others"
+        faults.append(Fault(NO_CASE, str(files[0]), finding, remedy, "warning"))
     return faults
 
 
@@ -60,7 +65,12 @@ def summary_faults(cases: Sequence[ImageCase], inspections: Sequence[ImageInspec
 
 
 def resolve_coding(
-    layout: MaskLayout, declared: Declared, cases: Sequence[ImageCase], workers: int | None, progress: Progress
+    layout: MaskLayout,
+    declared: Declared,
+    cases: Sequence[ImageCase],
+    workers: int | None,
+    progress: Progress,
+    ignored: int | None = None,
 ) -> MaskCoding:
     """Return what the values of the masks of a data set mean: as declared, else as they are found.
 
@@ -70,17 +80,23 @@ def resolve_coding(
         cases: The images.
         workers: See :func:`coding_of`.
         progress: See :func:`coding_of`.
+        ignored: See :func:`coding_of`.
 
     Raises:
         PocketError: If it cannot be found out.
     """
     files = [file for case in cases for file in case.masks]
-    coding = coding_of(files, declared, layout.foreground, workers, progress)
+    coding = coding_of(files, declared, layout.foreground, workers, progress, ignored)
     return replace(coding, outlined=layout.outlined)
 
 
 def coding_of(
-    files: Sequence[Path], declared: Declared, foreground: str, workers: int | None, progress: Progress
+    files: Sequence[Path],
+    declared: Declared,
+    foreground: str,
+    workers: int | None,
+    progress: Progress,
+    ignored: int | None = None,
 ) -> MaskCoding:
     """Return what the values of masks mean: as declared, else as they are found.
 
@@ -90,6 +106,7 @@ def coding_of(
         foreground: Name of what masks of two values mark, where nobody says.
         workers: Number of processes; None for one per CPU core.
         progress: Shows how far the work is.
+        ignored: Value of pixels that do not count.
 
     Raises:
         PocketError: If it cannot be found out.
@@ -99,16 +116,10 @@ def coding_of(
     with progress("reading classes", len(files)) as advance:
         results = run_tasks(_values, files, count_workers(workers, len(files)), advance)
     found = [result for result in results if result is not None]  # what cannot be read is reported by the check
-    coding = find_coding(found, declared.names or (BACKGROUND, foreground))
-    if declared.names is not None and coding.kind != "threshold":
-        raise PocketError(
-            f"classes: {','.join(declared.names)} names two classes, but the masks have {len(coding.classes)} "
-            f"({', '.join(map(coding.show, coding.written))}); declare each as NAME=VALUE."
-        )
-    return coding
+    return find_coding(found, foreground, declared.names, ignored)
 
 
-def _values(path: Path) -> tuple[str, list[int]] | None:
+def _values(path: Path) -> MaskValues | None:
     try:
         return mask_values(path)
     except ImageError:

@@ -1,25 +1,23 @@
-"""Read the masks of 2D images, and find out what their values mean."""
+"""Read the masks of 2D images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase
-from lightning_pocket.errors import PocketError
 
-from .coding import BACKGROUND, MaskCoding
+from .coding import MaskCoding
 from .dicom import is_dicom, read_dicom
 from .outline import fill_outline
 from .read import opened
 
-#: Most values that are taken for classes: a photograph has hundreds.
-_MOST_CLASSES = 32
-_BYTE, _WORD = 255, 65535
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_MOST_SHOWN = 5  # values of a mask that an error names
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,11 @@ class Mask:
 
     Args:
         label: ``(H, W)`` uint8 class indices.
-        strange: Values that are none of the declared; with a threshold those of smoothed edges.
-        strange_pixels: How many pixels have them.
+        smoothed: Pixels whose grey value a threshold decides.
     """
 
     label: np.ndarray
-    strange: list[int] = field(default_factory=list)
-    strange_pixels: int = 0
+    smoothed: int = 0
 
 
 def read_raw_mask(path: Path, colours: bool = False) -> RawMask:
@@ -55,22 +51,24 @@ def read_raw_mask(path: Path, colours: bool = False) -> RawMask:
 
     Args:
         path: PNG, JPEG, TIFF, BMP, WebP or DICOM.
-        colours: Return colours, also of palettes and grey masks.
+        colours: Return colours, also of palettes and grey masks. A palette of black and white counts as grey.
 
     Raises:
-        ImageError: If it cannot be read.
+        ImageError: If it cannot be read, or has grey values that are no whole numbers from 0.
     """
     if is_dicom(path):
         pixels, _, _ = read_dicom(path)
-        return RawMask(_pack(pixels) if pixels.ndim == 3 else pixels, "colours" if pixels.ndim == 3 else "grey")
+        return RawMask(_pack(pixels), "colours") if pixels.ndim == 3 else RawMask(_whole(path, pixels), "grey")
     from PIL import ImageOps
 
     with opened(path) as file:
         image = ImageOps.exif_transpose(file)
+        if image.mode == "P" and _is_black_and_white(image.getpalette() or ()):
+            image = image.convert("L")  # whichever index is white
         if image.mode == "P" and not colours:
             return RawMask(np.array(image), "palette")
         if image.mode in {"L", "1"} or image.mode.startswith("I;16") or image.mode in {"I", "F"}:
-            found = np.array(image.convert("L") if image.mode == "1" else image)
+            found = _whole(path, np.array(image.convert("L") if image.mode == "1" else image))
             return RawMask(_pack(np.stack([found] * 3, -1)) if colours else found, "colours" if colours else "grey")
         if image.mode == "LA" and not colours:
             return RawMask(np.array(image.getchannel("L")), "grey")
@@ -87,15 +85,30 @@ def read_mask(path: Path, coding: MaskCoding) -> Mask:
         coding: What its values mean.
 
     Raises:
-        ImageError: If it cannot be read, or is in colours where values are expected.
+        ImageError: If it cannot be read, is in colours where values are expected, or has values that mean nothing; with
+            a threshold if it has values, but none that reaches it.
     """
     raw = read_raw_mask(path, coding.kind == "colours")
     if raw.kind == "colours" and coding.kind != "colours":
         remedy = "declare the classes with --classes background=#000000,NAME=#RRGGBB, or store grey values"
         raise ImageError(path, "the mask is in colours", remedy)
-    label, strange = coding.decode(raw.pixels)
-    pixels = int(np.isin(raw.pixels, strange).sum()) if strange.size else 0
-    return Mask(fill_outline(label) if coding.outlined else label, strange.tolist(), pixels)
+    label, undeclared = coding.decode(raw.pixels)
+    pixels = int(np.isin(raw.pixels, undeclared).sum()) if undeclared.size else 0
+    if coding.kind == "threshold":
+        _refuse_faint(path, int(raw.pixels.max(initial=0)), coding)
+    elif pixels:
+        shown = ", ".join(map(coding.show, undeclared[:_MOST_SHOWN])) + (", ..." * (len(undeclared) > _MOST_SHOWN))
+        known = ", ".join(map(coding.show, coding.labels))
+        remedy = f"classes are {known}: mend the mask, which must not be smoothed, or declare more with --classes"
+        raise ImageError(path, f"{pixels:,} pixels of the mask are no class ({shown})", remedy)
+    return Mask(fill_outline(label) if coding.outlined else label, pixels)
+
+
+def _refuse_faint(path: Path, highest: int, coding: MaskCoding) -> None:
+    """Refuse a mask that marks something, of which a threshold would leave nothing."""
+    if 0 < highest < coding.threshold:
+        finding = f"its largest value is {highest}, that of the others {max(coding.labels)}"
+        raise ImageError(path, finding, "store it with the values of the others, or declare --classes NAME=VALUE")
 
 
 def read_masks(case: ImageCase, coding: MaskCoding, shape: Sequence[int]) -> Mask:
@@ -107,13 +120,12 @@ def read_masks(case: ImageCase, coding: MaskCoding, shape: Sequence[int]) -> Mas
         shape: Rows and columns of the image.
 
     Raises:
-        ImageError: If a mask cannot be read or has another size than the image, or two masks give a pixel different
-            classes.
+        ImageError: If a mask cannot be read (see :func:`read_mask`) or has another size than the image, or two masks
+            give a pixel different classes.
     """
     height, width = shape
     label = np.zeros((height, width), np.uint8)
-    strange: set[int] = set()
-    pixels = 0
+    smoothed = 0
     for path in case.masks:
         mask = read_mask(path, coding)
         if mask.label.shape != label.shape:
@@ -125,58 +137,27 @@ def read_masks(case: ImageCase, coding: MaskCoding, shape: Sequence[int]) -> Mas
             finding = f"gives {int(both.sum()):,} pixels another class than another mask of the image"
             raise ImageError(path, finding, "draw each pixel in one mask, or store one mask for all classes")
         label = np.maximum(label, mask.label)
-        strange |= set(mask.strange)
-        pixels += mask.strange_pixels
-    return Mask(label, sorted(strange), pixels)
+        smoothed += mask.smoothed
+    return Mask(label, smoothed)
 
 
-def mask_values(path: Path) -> tuple[str, list[int]]:
-    """Return the kind of a mask, see ``RawMask``, and the values in it.
+def _whole(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Return grey values as whole numbers from 0."""
+    remedy = "store the class of each pixel, a whole number from 0"
+    if pixels.dtype.kind == "f":
+        bad = pixels.size - int(np.isfinite(pixels).sum())
+        if bad:
+            raise ImageError(path, f"NaN or infinite pixels of the mask: {bad:,}", remedy)
+        if (pixels != np.round(pixels)).any():
+            shown = pixels[pixels != np.round(pixels)][0]
+            raise ImageError(path, f"values of the mask are not whole numbers ({shown:g})", remedy)
+    if pixels.min(initial=0) < 0:
+        raise ImageError(path, f"values of the mask are negative ({pixels.min():g})", remedy)
+    return pixels.astype(np.int64) if pixels.dtype.kind == "f" else pixels
 
-    Raises:
-        ImageError: If it cannot be read, or has values that are no whole numbers from 0.
-    """
-    raw = read_raw_mask(path)
-    values = np.unique(raw.pixels)
-    if not (np.isfinite(values).all() and (values == np.round(values)).all() and values.min() >= 0):
-        raise ImageError(path, "the values of the mask are not whole numbers from 0", "store the class of each pixel")
-    return raw.kind, [int(value) for value in values]
 
-
-def find_coding(found: Iterable[tuple[str, Sequence[int]]], names: tuple[str, str]) -> MaskCoding:
-    """Find out what the values of masks mean where nobody says.
-
-    One value beside 0 is a class. Grey values up to 255 or 65535 are taken for a mask of two values with smoothed
-    edges. Other grey values, and indices of a palette, are a class each, and so are colours, of which black is the
-    background.
-
-    Args:
-        found: Kind and values of each mask, from :func:`mask_values`.
-        names: Names of background and class of masks of two values.
-
-    Raises:
-        PocketError: If that is not possible.
-    """
-    found = list(found)
-    kinds = {kind for kind, _ in found}
-    values = sorted({value for _, own in found for value in own} | {0})
-    colours = "colours" in kinds
-    smooth = not colours and "palette" not in kinds and values[-1] in (_BYTE, _WORD)
-    if len(values) == 1 or (not colours and (len(values) == 2 or smooth)):
-        highest = values[-1] or _BYTE
-        return MaskCoding("threshold", {0: names[0], highest: names[1]})
-    if len(values) > _MOST_CLASSES:
-        raise PocketError(
-            f"classes: the masks have {len(values):,} different {'colours' if colours else 'values'}; declare the "
-            f"classes with --classes {'background=#000000,NAME=#RRGGBB' if colours else 'background,NAME=VALUE'}."
-        )
-    if colours and len(kinds) > 1 and kinds != {"colours", "grey"}:
-        raise PocketError("classes: some masks are in colours and others have a palette; declare --classes by colour.")
-    if colours:
-        grey = {value * 0x10101 for kind, own in found if kind == "grey" for value in own}
-        every = sorted({value for kind, own in found if kind == "colours" for value in own} | grey | {0})
-        return MaskCoding("colours", {value: f"#{value:06x}" if value else BACKGROUND for value in every})
-    return MaskCoding("values", {value: f"label_{value}" if value else BACKGROUND for value in values})
+def _is_black_and_white(palette: Sequence[int]) -> bool:
+    return {tuple(palette[first : first + 3]) for first in range(0, len(palette), 3)} == {_BLACK, _WHITE}
 
 
 def _pack(planes: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ def write_mask(path: Path, label: np.ndarray, coding: MaskCoding) -> None:
     if coding.kind == "colours":
         image = Image.fromarray(label, "P")
         palette = np.zeros((_PALETTE_COLOURS, 3), np.uint8)
-        for index, colour in enumerate(coding.written):
+        for index, colour in enumerate(coding.label_values):
             palette[index] = [colour >> 16, (colour >> 8) & 255, colour & 255]
         image.putpalette(palette.tobytes())
     else:

@@ -21,7 +21,16 @@ from lightning_pocket.data.workers import Progress, count_workers, run_tasks
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, remove_partials, to_json, write_csv, write_json
 
-from .cache import FORMAT, PIXEL_COLUMNS, read_image_dataset
+from .cache import (
+    DATASET_SIZE,
+    FORMAT,
+    IMAGE_SIZE,
+    PIXEL_COLUMNS,
+    SIZE_SOURCE,
+    TRUTH,
+    count_truths,
+    read_image_dataset,
+)
 from .changes import changes
 from .checks import ImageInspection
 from .chunks import CHUNK, ChunkTask, MaskOutput, prepare_chunk, source_records
@@ -30,7 +39,7 @@ from .preprocess import ImagePreprocessing
 from .read import unpack
 
 _FILES = ("dataset.json", "folds.csv", "targets.csv", "images.npy")
-_LABELS, _TRUTH = "labels.npy", "truth"  # where images have masks
+_LABELS = "labels.npy"  # where images have masks
 _CHUNKS = "chunks"  # folder for what is needed only while a cache is written: notes of what is finished, raw arrays
 
 
@@ -94,7 +103,7 @@ def is_up_to_date(preparation: ImagePreparation, output: Path) -> bool:
     refuse_differences(output, found)
     whole = all((output / name).is_file() for name in _FILES)
     arrays = all(_fits(output / name, shape) for name, (shape, _) in preparation.arrays.items())
-    truths = not preparation.layout.masked or len(list((output / _TRUTH).glob("*.npz"))) == len(preparation.cases)
+    truths = not preparation.layout.masked or count_truths(output) == len(preparation.cases)
     return whole and arrays and truths
 
 
@@ -110,7 +119,7 @@ def refuse_foreign(output: Path) -> None:
     if not output.exists():
         return
     foreign = not output.is_dir() or any(
-        p.name not in {*_FILES, _LABELS, _TRUTH, _CHUNKS, LOCK} and p.suffix != ".partial" for p in output.iterdir()
+        p.name not in {*_FILES, _LABELS, TRUTH, _CHUNKS, LOCK} and p.suffix != ".partial" for p in output.iterdir()
     )
     file = output / "dataset.json"
     data = read_json(file) if not foreign and file.is_file() else None
@@ -122,7 +131,7 @@ def clear(output: Path) -> None:
     """Delete the cache in a folder, and nothing else in it; the mark of completeness goes first."""
     for name in (*_FILES, _LABELS):
         (output / name).unlink(missing_ok=True)
-    for name in (_TRUTH, _CHUNKS):
+    for name in (TRUTH, _CHUNKS):
         shutil.rmtree(output / name, ignore_errors=True)
 
 
@@ -151,7 +160,7 @@ def write_images(
         raise
     array, records, masks = _partial(output / "images.npy"), output / _CHUNKS, None
     if preparation.coding is not None:
-        masks = MaskOutput(preparation.coding, _partial(output / _LABELS), output / _TRUTH)
+        masks = MaskOutput(preparation.coding, _partial(output / _LABELS), output / TRUTH)
     tasks = [
         ChunkTask(tuple(cases[first : first + CHUNK]), first, array, preparation.preprocessing, records, masks)
         for first in range(0, len(cases), CHUNK)
@@ -165,7 +174,7 @@ def discard(output: Path) -> None:
     """Delete what :func:`write_images` wrote."""
     for name in ("images.npy", _LABELS):
         _partial(output / name).unlink(missing_ok=True)
-    for name in (_TRUTH, _CHUNKS):
+    for name in (TRUTH, _CHUNKS):
         shutil.rmtree(output / name, ignore_errors=True)
 
 
@@ -188,7 +197,8 @@ def finish(preparation: ImagePreparation, output: Path, inspections: Sequence[Im
         for case in preparation.cases
     ]
     if preparation.layout.masked:
-        rows = [row | _size_of(found) for row, found in zip(rows, inspections, strict=True)]
+        sizes = [_size_of(case, found) for case, found in zip(preparation.cases, inspections, strict=True)]
+        rows = [row | size for row, size in zip(rows, sizes, strict=True)]
     write_csv(output / "targets.csv", list(rows[0]), rows)
     write_folds(output / "folds.csv", preparation.folds)
     dataset: dict[str, Any] = {
@@ -231,10 +241,12 @@ def _hash(
     return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 
-def _size_of(found: ImageInspection) -> dict[str, Any]:
+def _size_of(case: ImageCase, found: ImageInspection) -> dict[str, Any]:
     """Return rows and columns of an image, and the size of its pixels where that is known, as cells of a table."""
-    pixels = found.pixel_mm or ("", "")
-    return dict(zip(("height", "width", *PIXEL_COLUMNS), (*(found.shape or ("", "")), *pixels), strict=True))
+    height, width = found.shape or ("", "")
+    pixels = dict(zip(PIXEL_COLUMNS, found.pixel_mm or ("", ""), strict=True))
+    source = "" if found.pixel_mm is None else IMAGE_SIZE if case.pixel_mm is None else DATASET_SIZE
+    return {"height": height, "width": width, **pixels, SIZE_SOURCE: source}
 
 
 def _partial(path: Path) -> Path:

@@ -38,12 +38,13 @@ class Picture:
 
     Args:
         pixels: ``(H, W)`` for grey or ``(H, W, 3)`` for RGB.
-        highest: Largest value that the file's type can hold: 255 or 65535; None for floats and 32-bit integers.
+        highest: Largest value that the file's type can hold: 255 or 65535, of DICOM that of its bits after the rescale;
+            None for floats and 32-bit integers.
         pixel_mm: Height and width of a pixel in mm, of a DICOM file that tells; None for others.
     """
 
     pixels: np.ndarray
-    highest: int | None
+    highest: float | None
     pixel_mm: tuple[float, float] | None = None
 
 

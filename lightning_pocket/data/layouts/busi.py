@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from .image_masks import split_suffix
 from .images import ImageCase, is_picture, picture_stem
-from .masks import MaskLayout, with_index
+from .masks import MaskLayout
 
 _CLASSES = ("benign", "malignant", "normal")
 
@@ -29,7 +29,7 @@ class BUSI(MaskLayout):
 
     def __init__(self, root: Path) -> None:
         folder = _folder(root) or root
-        super().__init__(root, with_index(root, (case for name in _CLASSES for case in _read(folder / name, name))))
+        super().__init__(root, (case for name in _CLASSES for case in _read(folder / name, name)), [folder])
 
     @classmethod
     @override

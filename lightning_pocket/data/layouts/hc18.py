@@ -10,7 +10,8 @@ from typing_extensions import override
 from lightning_pocket.errors import PocketError
 
 from .images import ImageCase, is_picture, picture_stem
-from .masks import MaskLayout, parse_pixel, read_rows, with_index
+from .index import parse_pixel, read_rows
+from .masks import MaskLayout
 
 _TABLE = "training_set_pixel_size_and_HC.csv"
 _ANNOTATION = "_Annotation"
@@ -32,7 +33,7 @@ class HC18(MaskLayout):
     def __init__(self, root: Path) -> None:
         folder = _folder(root) or root
         sizes = _pixel_sizes(next((path for path in (root / _TABLE, folder / _TABLE) if path.is_file()), None))
-        super().__init__(root, with_index(root, _read(folder, sizes)))
+        super().__init__(root, _read(folder, sizes), [folder])
 
     @classmethod
     @override

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from typing_extensions import override
 
 from .images import ImageCase, is_picture, picture_stem
-from .masks import MaskLayout, with_index
+from .masks import MaskLayout
 
 _IMAGES = ("images", "image", "imgs", "img")
 _MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation")
@@ -32,8 +32,9 @@ class ImageMasks(MaskLayout):
 
     def __init__(self, root: Path) -> None:
         parts = _parts(root)
-        super().__init__(root, with_index(root, (case for split, folder in parts for case in _read(folder, split))))
         self._folders = [folder for _, part in parts for folder in _folders(part)]
+        beside = [*(folder for _, folder in parts), *self._folders]
+        super().__init__(root, (case for split, folder in parts for case in _read(folder, split)), beside)
 
     @classmethod
     @override
@@ -51,6 +52,23 @@ def split_suffix(name: str) -> str | None:
     """Return the name of the image that a mask called ``NAME_mask`` or ``NAME_mask_1`` belongs to, None for others."""
     match = _SUFFIX.fullmatch(name)
     return match[1] if match else None
+
+
+def images_among(files: Sequence[Path]) -> list[Path]:
+    """Return the images in a folder in which masks may lie beside them.
+
+    What is called like a mask is none of them, even where the image that it belongs to is missing, unless it has a mask
+    of its own.
+    """
+    owners = {split_suffix(picture_stem(file)) for file in files}
+    return [file for file in files if split_suffix(picture_stem(file)) is None or picture_stem(file) in owners]
+
+
+def orphan_masks(files: Sequence[Path]) -> list[Path]:
+    """Return the files of a folder that are called like masks of images that are not in it."""
+    images = images_among(files)
+    names = {picture_stem(file) for file in images}
+    return [file for file in sorted(set(files) - set(images)) if split_suffix(picture_stem(file)) not in names]
 
 
 def _parts(root: Path) -> list[tuple[str | None, Path]]:
@@ -89,16 +107,17 @@ def _read(folder: Path, split: str | None) -> Iterator[ImageCase]:
     pair = _pair(folder)
     if pair is None:
         files = _pictures(folder)
-        names = {picture_stem(file) for file in files}
-        images = [file for file in files if split_suffix(picture_stem(file)) not in names]
-        masks = [file for file in files if split_suffix(picture_stem(file)) in names]
+        images = images_among(files)
+        masks = sorted(set(files) - set(images))
     else:
         images, masks = _pictures(pair[0]), _pictures(pair[1])
+    names = {picture_stem(file) for file in images}
     masks_of: dict[str, list[Path]] = {}
     for mask in masks:
-        for owner in dict.fromkeys((picture_stem(mask), split_suffix(picture_stem(mask)))):
-            if owner is not None:
-                masks_of.setdefault(owner, []).append(mask)
+        name = picture_stem(mask)
+        owner = name if name in names else split_suffix(name)  # an image may itself be called NAME_seg_1
+        if owner is not None:
+            masks_of.setdefault(owner, []).append(mask)
     for file in images:
         name = picture_stem(file)
         yield ImageCase(name, (file,), None, split=split, masks=tuple(masks_of.get(name, ())))

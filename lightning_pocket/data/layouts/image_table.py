@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from typing_extensions import override
@@ -12,6 +10,7 @@ from lightning_pocket.data.folds import parse_assignment
 from lightning_pocket.errors import PocketError
 
 from .images import ImageCase, ImageLayout
+from .index import read_rows
 
 _NEEDED = ("subject", "image", "class")
 
@@ -27,9 +26,7 @@ class ImageTable(ImageLayout):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        header, rows = _read(root)
-        if len(set(header)) != len(header):
-            raise PocketError(f"{root}: columns are {', '.join(header)}; give each column a name of its own.")
+        _, rows = read_rows(root)
         self._cases = [self._case(number, row) for number, row in rows]
         self.class_names = sorted({case.class_name for case in self._cases})
         if len(self.class_names) < 2:
@@ -41,7 +38,7 @@ class ImageTable(ImageLayout):
     def matches(cls, root: Path) -> bool:
         if not root.is_file() or root.suffix.lower() != ".csv":
             return False
-        header, _ = _read(root)
+        header, _ = read_rows(root)
         return set(_NEEDED) <= set(header) and "label" not in header
 
     @override
@@ -63,20 +60,3 @@ class ImageTable(ImageLayout):
             group=row.get("group") or None,
             class_name=row["class"],
         )
-
-
-def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the header and the rows with their line numbers; cells are stripped, blank rows left out."""
-    try:
-        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        header = [name.strip() for name in next(reader, [])]
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PocketError(f"{path}: cannot be read as CSV ({error}).") from error
-    rows = []
-    for number, cells in lines:
-        if any(cells):
-            if len(cells) != len(header):
-                raise PocketError(f"{path}, line {number}: has {len(cells)} cells, expected {len(header)}.")
-            rows.append((number, dict(zip(header, cells, strict=True))))
-    return header, rows

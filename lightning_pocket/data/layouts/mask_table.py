@@ -9,7 +9,8 @@ from typing_extensions import override
 from lightning_pocket.errors import PocketError
 
 from .images import ImageCase
-from .masks import MaskLayout, read_entry, read_rows
+from .index import read_entry, read_rows
+from .masks import MaskLayout
 
 _NEEDED = ("subject", "image", "mask")
 

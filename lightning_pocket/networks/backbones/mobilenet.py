@@ -19,7 +19,7 @@ _STAGES = (
     (6, 320, 1, 1),
 )
 _STEM = 32
-#: The features that go to the decoder are those up to and with this entry of ``features``.
+#: The features that go to the decoder are those before this entry of ``features``.
 _LOW_END = 4
 _MULTIPLE = 8
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import DAMAGED
 
 from .base import Backbone
 
-#: What torch raises for files that hold no state dict.
-_DAMAGED = (
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
 _KEY = "network.backbone_weights"
 _COUNTER = ".num_batches_tracked"  # files of old versions of torchvision lack it
 _MOST_NAMES = 3
@@ -65,7 +52,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise PocketError(f"{_KEY}: {file}: no such file. Give a state dict in torchvision's layout, or null.")
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise PocketError(
             f"{_KEY}: {file}: not a file of weights, or a damaged one ({type(error).__name__}). Expected a state dict "
             "that torch.save wrote."
@@ -94,7 +81,17 @@ def _check(backbone: Backbone, file: Path, saved: Mapping[str, Tensor], current:
         for name, tensor in current.items()
         if name in saved and saved[name].shape != tensor.shape
     ]
-    found = {"lacks": missing, "has an unknown": unknown, "has a wrong shape in": misshaped}
+    numbers = [
+        name
+        for name, tensor in saved.items()
+        if name in current and current[name].is_floating_point() and not _holds_numbers(tensor)
+    ]
+    found = {
+        "lacks": missing,
+        "has an unknown": unknown,
+        "has a wrong shape in": misshaped,
+        "has NaN, infinity or integers in": numbers,
+    }
     problems = [f"{what} {_listed(names)}" for what, names in found.items() if names]
     if problems:
         raise PocketError(
@@ -102,6 +99,10 @@ def _check(backbone: Backbone, file: Path, saved: Mapping[str, Tensor], current:
             f"{backbone.layout}'s names and this network's widths, kinds of convolution and number of channels (or RGB "
             "for one channel)."
         )
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.isfinite().all())
 
 
 def _listed(names: Iterable[str]) -> str:
