@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.reports.tested import is_tested
 
 if TYPE_CHECKING:
     from lightning_pocket.studies.table import ExperimentTable
@@ -17,8 +16,9 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 FILE is a YAML file, or the name of a shipped one, such as pocketnet_table1. Every row whose data are named with --cache
 is trained and tested by `pocket crossval`, or by `pocket fit` and `pocket test` where it has no folds. The commands are
-printed first. What is done is not done again; the same command continues where it stopped. A table that needs no
-training, such as pocketnet_table3, is made by `pocket profile`.
+printed first. What is done is not done again; the same command continues where it stopped. Given several times at once,
+with a GPU each (CUDA_VISIBLE_DEVICES) or on machines that share DIR, its processes share the runs. A table that needs
+no training, such as pocketnet_table3, is made by `pocket profile`.
 
 DIR then holds table.csv, table.md, table.tex and index.html, and DIR/runs/ROW the runs, or DIR/runs/ROW/seed_N where
 the table has several seeds. Rows without data show the published numbers alone."""
@@ -90,9 +90,9 @@ def _finish(
     from lightning_pocket.reports.comparison import Criteria
     from lightning_pocket.studies.table_report import TableReport
     from lightning_pocket.studies.table_results import read_results
+    from lightning_pocket.studies.table_runs import TableRuns
 
-    reasons = {place: _run(commands[place], folder / "runs" / place, experiments.checkpoint) for place in runs}
-    failed = {place: reason for place, reason in reasons.items() if reason}
+    failed = TableRuns(folder / "runs", {place: commands[place] for place in runs}, experiments.checkpoint).run()
     results = read_results(experiments, folder / "runs", commands, runs, failed)
     for remark in results.remarks:
         print(remark)
@@ -102,20 +102,6 @@ def _finish(
         listed = "; ".join(f"{place}: {reason}" for place, reason in failed.items())
         what = "runs" if experiments.seeds else "rows"
         raise PocketError(f"{len(failed)} of {len(runs)} {what} failed ({listed}). Their messages are above.")
-
-
-def _run(commands: Sequence[Sequence[str]], run: Path, checkpoint: str) -> str:
-    """Run the commands of a row and return why it failed, empty where it did not."""
-    from lightning_pocket.launch import run_tied
-
-    for arguments in commands:
-        if arguments[0] == "test" and is_tested(run, checkpoint):
-            continue
-        print(f"\n$ {shlex.join(['pocket', *arguments])}", flush=True)
-        status = run_tied(arguments)
-        if status:
-            return f"`pocket {arguments[0]}` ended with status {status}"
-    return ""
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
