@@ -29,7 +29,7 @@ def programs() -> set[str]:
     """Return the commands that the images have: ours, Optuna's, and those of what the images add."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optuna = {entry.name for entry in metadata.distribution("optuna").entry_points}
-    assert "optuna-dashboard" in pins(DOCKER / "constraints.txt")
+    assert "optuna-dashboard" in pins(ROOT / "constraints.txt")
     return {*project["scripts"], *optuna, "optuna-dashboard", "python"}
 
 
@@ -231,9 +231,7 @@ def test_secrets_are_made_once_readable_for_containers_and_unknown_to_git(tmp_pa
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(
-    util.find_spec("hatchling") is None, reason="needs hatchling: pip install -c docker/constraints.txt"
-)
+@pytest.mark.skipif(util.find_spec("hatchling") is None, reason="needs hatchling: pip install -c constraints.txt")
 def test_the_package_of_the_image_works_in_an_empty_folder(tmp_path):
     """The steps of the stages ``tools`` and ``package``, and the copy of ``cpu``, below a folder in place of ``/``."""
     stages = read_stages()

@@ -50,6 +50,8 @@ class WandbRun(WandbLogger):
         project: Project on W&B.
         name: Name of the run; null takes the folder's name.
         group: Group of runs that it belongs to.
+        job_type: What it is in its group; the runs of `pocket sweep` are of type ``trial``.
+        config: More to show beside its settings; `pocket sweep` tells the trial and its parameters.
         tags: Labels of the run.
         mode: ``auto`` does as ``WANDB_MODE`` says, and else uploads if this machine is logged in to W&B and keeps
             the run offline if not; that neither asks nor needs the network.
@@ -61,7 +63,7 @@ class WandbRun(WandbLogger):
         PocketError: If wandb is not installed, or a run cannot be started.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
         save_dir: str = ".",
         project: str = "lightning-pocket",
@@ -71,10 +73,13 @@ class WandbRun(WandbLogger):
         mode: Literal["auto", "online", "offline", "disabled"] = "auto",
         log_model: bool = False,
         summaries: dict[str, Summary] | None = None,
+        job_type: str | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         self.check_installed()
         folder = Path(save_dir).resolve()
         super().__init__(name or folder.name, folder, project=project, log_model=log_model, group=group, tags=tags)
+        self._wandb_init |= {"job_type": job_type, "config": config}
         self._wandb_init.pop("anonymous")  # W&B warns that it has no effect
         self._folder = folder / "wandb"
         self._mode = mode

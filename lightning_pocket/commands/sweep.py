@@ -28,6 +28,8 @@ better the environment variable POCKET_SWEEP_STORAGE; @FILE reads the URL from a
   pocket sweep status DIR    all trials, and how long the others will take
   pocket sweep best DIR      the best trial, or all that none is better than, and the commands that repeat it
   pocket sweep export DIR    trials.csv, table.csv, table.md and table.tex
+  pocket sweep plot DIR      index.html, a page with the verdict, figures and tables; the figures alone in figures
+  pocket sweep dashboard DIR    the page of optuna-dashboard, with pictures of the runs and notes
 
 What follows `--` are options of `pocket fit` for every run, such as -- --trainer.max_epochs=20."""
 
@@ -45,9 +47,13 @@ def sweep(arguments: list[str]) -> None:
         "status": _status,
         "best": _best,
         "export": _export,
+        "plot": _plot,
     }
     if arguments and arguments[0] in actions:
         _look(arguments[0], arguments[1:], actions[arguments[0]])
+        return
+    if arguments and arguments[0] == "dashboard":
+        _dashboard(arguments[1:])
         return
     own, more = _split(arguments)
     options = _parser().parse_args(own)
@@ -112,10 +118,11 @@ def _run(request: Request, options: argparse.Namespace) -> None:
 
 def _finish(study: SweepStudy, request: Request) -> None:
     from lightning_pocket.sweeps.outcome import outcomes, tally
+    from lightning_pocket.sweeps.page import write_page
     from lightning_pocket.sweeps.report import SweepReport
 
     report = SweepReport(request.sweep, outcomes(study), request.folder, request.more)
-    files = report.write()
+    files = [*report.write(), write_page(study, report)[0]]
     _print_tables(report)
     print(f"\nwritten: {', '.join(map(str, files))}")
     count = tally(study)
@@ -131,10 +138,10 @@ def _finish(study: SweepStudy, request: Request) -> None:
 def _show_plan(request: Request) -> None:
     """Check everything, and print the commands of the trials that are known."""
     points = request.sweep.points()[: request.sweep.count]
-    _, resolved = request.check(needs_data=False)
+    base, resolved = request.check(needs_data=False)
     first: dict[str, int] = {}
     for slot, (point, found) in enumerate(zip(points, resolved, strict=False)):
-        runs = request.runs(slot, point)
+        runs = request.runs(slot, point, base.settings)
         twin = first.setdefault(found.identity, slot)
         print(f"{runs.name}: {request.sweep.space.show(point)}; {found.parameters:,} parameters")
         if twin != slot:
@@ -145,7 +152,7 @@ def _show_plan(request: Request) -> None:
     if not points:
         sampler, point = request.sweep.sampler.name, request.sweep.space.samples()[0]
         print(f"{request.sweep.trials} trials, drawn by {sampler}; such as {request.sweep.space.show(point)}")
-        for command in request.runs(0, point).commands(everything=True):
+        for command in request.runs(0, point, base.settings).commands(everything=True):
             print(shlex.join(["pocket", *command]))
     if request.sweep.takes:
         print(f"takes: {request.sweep.takes}")
@@ -163,6 +170,27 @@ def _look(action: str, arguments: Sequence[str], show: Callable[[SweepStudy, Swe
 
     study, more = open_study(Path(options.folder), storage_url(options.storage))
     show(study, SweepReport(study.sweep, outcomes(study), study.folder, more))
+
+
+def _dashboard(arguments: Sequence[str]) -> None:
+    """Serve the page of optuna-dashboard for a study, on this machine alone."""
+    parser = argparse.ArgumentParser(prog="pocket sweep dashboard", description=_dashboard.__doc__)
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="Folder of the study.")
+    add("--storage", metavar="URL", help="Database of the study, where it is in one.")
+    add("--port", type=int, metavar="N", help="Where to listen (8080, or a free one).")
+    add("--pictures", type=int, default=8, metavar="N", help="Pictures of each run to show with its trial (8).")
+    add("--no_open", action="store_true", help="Print the address only, and open no browser.")
+    options = parser.parse_args(arguments)
+    if options.pictures < 0:
+        raise PocketError(f"--pictures {options.pictures}: expected 0 or more.")
+    from lightning_pocket.sweeps.dashboard import check_installed, serve
+    from lightning_pocket.sweeps.start import open_study
+    from lightning_pocket.sweeps.study_storage import storage_url
+
+    check_installed()
+    study, _ = open_study(Path(options.folder), storage_url(options.storage))
+    serve(study, options.port, options.pictures, lambda line: print(line, flush=True), not options.no_open)
 
 
 def _status(study: SweepStudy, report: SweepReport) -> None:
@@ -195,6 +223,16 @@ def _best(study: SweepStudy, report: SweepReport) -> None:
 def _export(_: SweepStudy, report: SweepReport) -> None:
     """Write all trials as CSV, and the tables as CSV, Markdown and LaTeX."""
     print(f"written: {', '.join(map(str, report.write()))}")
+
+
+def _plot(study: SweepStudy, report: SweepReport) -> None:
+    """Write a page with the verdict, figures and tables, and these as files too; of a study that runs as well."""
+    from lightning_pocket.sweeps.page import write_page
+
+    tables = report.write()
+    page, *figures = write_page(study, report)
+    drawn = f", and {len(figures)} figures in {figures[0].parent}" if figures else ""
+    print(f"written: {', '.join(map(str, [*tables, page]))}{drawn}")
 
 
 def _print_tables(report: SweepReport) -> None:

@@ -46,7 +46,13 @@ class SweepReport:
     def trials(self) -> Table:
         """Return a table of all trials."""
         keys, metrics = list(self.sweep.space.parameters), self.sweep.measured
-        header = [*_STATE, *(self.sweep.space.short[key] for key in keys), *map(_title, metrics), "time", "remark"]
+        header = [
+            *_STATE,
+            *(self.sweep.space.short[key] for key in keys),
+            *map(metric_title, metrics),
+            "time",
+            "remark",
+        ]
         rows = [self._row(outcome, keys, metrics) for outcome in self.outcomes]
         return Table(self.sweep.title, header, rows)
 
@@ -56,7 +62,7 @@ class SweepReport:
             return None
         metrics = [m for m in self.sweep.measured if m != "parameters"]
         header = ["", "trial", "chosen", "parameters (M)", "published (M)"]
-        header += [title for metric in metrics for title in (_title(metric), f"{_title(metric)} published")]
+        header += [title for metric in metrics for title in (metric_title(metric), f"{metric_title(metric)} published")]
         rows = [self._published_row(row, metrics) for row in self.sweep.published]
         return Table(f"{self.sweep.title}: beside the published numbers", header, rows).filled()
 
@@ -167,5 +173,6 @@ def _measured_record(metric: str, measured: Measured | None) -> dict[str, Any]:
     return {metric: measured.mean, f"{metric}_std": measured.spread, f"{metric}_runs": values}
 
 
-def _title(metric: str) -> str:
+def metric_title(metric: str) -> str:
+    """Return what readers call a metric, such as ``training (MiB)``."""
     return _NAMES.get(metric) or metric_name(metric)

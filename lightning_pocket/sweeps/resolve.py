@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning_pocket.errors import PocketError
 
+from .study_storage import SECRETS
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -48,7 +50,7 @@ def resolve(options: Sequence[Sequence[str]]) -> list[Resolved]:
         PocketError: If the process fails.
     """
     command = [sys.executable, "-m", "lightning_pocket.sweeps.resolve_process"]
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", **dict.fromkeys(SECRETS, "")}
     given = json.dumps([list(entry) for entry in options])
     result = subprocess.run(command, input=given, capture_output=True, encoding="utf-8", env=environment, check=False)
     if result.returncode:

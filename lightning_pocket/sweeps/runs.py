@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lightning_pocket.launch import Option, Run
 from lightning_pocket.reports.tested import is_tested
@@ -18,6 +20,7 @@ from .parameters import Point
 
 _QUIET = "--trainer.enable_progress_bar=false"
 _CALLBACK = "lightning_pocket.callbacks.SweepPruning"
+_WANDB = "WandbRun"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class TrialRuns:
         slot: Number of the trial.
         point: Its parameters.
         more: Options of ``pocket fit`` from the command line, each in one piece.
+        settings: Every setting that the trials share: where W&B is among the loggers, it is told of the trial.
     """
 
     sweep: Sweep
@@ -53,6 +57,7 @@ class TrialRuns:
     slot: int
     point: Point
     more: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -99,7 +104,7 @@ class TrialRuns:
             trained = not everything and RunFolder(run).finished
             if not trained:
                 pruned = self._pruning_options() if place == 0 else []
-                found.append([*self._fit(run, options), _QUIET, *pruned])
+                found.append([*self._fit(run, options), *self._wandb_options(run), _QUIET, *pruned])
             if not (trained and is_tested(run, self.sweep.checkpoint)):
                 found.append([*self._test(run), _QUIET])
             if self._is_profiled and (everything or not profile_table(run).is_file()):
@@ -136,6 +141,17 @@ class TrialRuns:
     def _test(self, run: Path) -> list[str]:
         return ["test", f"--run_dir={run}", f"--ckpt_path={self.sweep.checkpoint}"]
 
+    def _wandb_options(self, run: Path) -> list[str]:
+        """Return what a W&B logger is told, apart from what the settings say themselves."""
+        point = {self.sweep.space.short[name]: value for name, value in self.point.items()}
+        wanted = {
+            "group": self.folder.resolve().name,
+            "job_type": "trial",
+            "name": " ".join([self.name, *run.relative_to(self.path).parts]),
+            "config": {"trial": self.slot, "parameters": point},
+        }
+        return wandb_options((self.settings.get("trainer") or {}).get("logger"), wanted)
+
     def _pruning_options(self) -> Sequence[str]:
         pruner = self.sweep.pruner
         if pruner is None:
@@ -145,3 +161,29 @@ class TrialRuns:
             f"--trainer.callbacks+={_CALLBACK}",
             *(f"--trainer.callbacks.{key}={value}" for key, value in own.items()),
         ]
+
+
+def wandb_options(given: Any, wanted: Mapping[str, Any]) -> list[str]:
+    """Return options of ``pocket fit`` that give a W&B logger arguments which it does not have yet.
+
+    Args:
+        given: The loggers of the settings: a list, one of them, or a switch.
+        wanted: The arguments.
+
+    Returns:
+        The options; none where W&B is no logger.
+    """
+    loggers = [logger for logger in (given if isinstance(given, list) else [given]) if isinstance(logger, dict)]
+    found = [logger for logger in loggers if logger["class_path"].rpartition(".")[2] == _WANDB]
+    if not found:
+        return []
+    known = found[0].get("init_args") or {}
+    missing = {key: value for key, value in wanted.items() if known.get(key) is None}
+    if found[0] is loggers[-1]:  # the one that options without a number are of
+        return [f"--trainer.logger.{key}={_text(value)}" for key, value in missing.items()]
+    others = [logger for logger in loggers if logger is not found[0]]
+    return [f"--trainer.logger={json.dumps([*others, {**found[0], 'init_args': {**known, **missing}}])}"]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

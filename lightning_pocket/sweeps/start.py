@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ class Request:
     url: str | None = None
     grace_s: float = GRACE_S
 
-    def runs(self, slot: int, point: Point) -> TrialRuns:
-        """Return the runs of a trial."""
-        return TrialRuns(self.sweep, self.folder, slot, point, self.more)
+    def runs(self, slot: int, point: Point, settings: Mapping[str, Any] | None = None) -> TrialRuns:
+        """Return the runs of a trial; with every setting that trials share, a W&B logger is told of it."""
+        return TrialRuns(self.sweep, self.folder, slot, point, self.more, settings or {})
 
     def identify(self, runs: TrialRuns) -> tuple[str, str]:
         """Return the hash of what a trial comes to, and why ``pocket fit`` would refuse it."""

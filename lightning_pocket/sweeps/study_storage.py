@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_pocket.errors import PocketError
 
@@ -17,12 +19,20 @@ if TYPE_CHECKING:
 
 #: Names the storage of every study, as the option does.
 VARIABLE = "POCKET_SWEEP_STORAGE"
+#: What may hold a password; processes that train are started without.
+SECRETS = (VARIABLE, "PGPASSWORD", "MYSQL_PWD")
 #: The default storage, in the folder of the study.
 JOURNAL = "study.journal"
 _PASSWORD = re.compile(r"(://[^/@:]*):.*@")
 _PARAMETER = re.compile(r"([?&](?:password|sslpassword|sslkey)=)[^&#]*", re.IGNORECASE)
 #: Seconds that connecting to a server may take.
 _CONNECT_S = 10
+#: Held while the tables of a database are made: processes that make them together fail, or mark their version twice.
+_TABLE_LOCKS = {
+    "postgresql": "SELECT pg_advisory_lock(7061774)",
+    "mysql": "SELECT GET_LOCK('pocket_sweep', 60)",
+    "mariadb": "SELECT GET_LOCK('pocket_sweep', 60)",
+}
 
 
 def storage_url(option: str | None) -> str | None:
@@ -86,10 +96,12 @@ def open_storage(url: str | None, folder: Path, grace_s: float) -> BaseStorage:
         )
     from optuna.storages import RDBStorage
 
-    options = {"connect_args": {"connect_timeout": _CONNECT_S}} if url.startswith(("postgresql", "mysql")) else {}
+    options = {"connect_args": {"connect_timeout": _CONNECT_S}} if url.startswith(tuple(_TABLE_LOCKS)) else {}
     interval = max(1, round(grace_s / 10))
+    grace = max(interval + 1, round(grace_s))
     try:
-        return RDBStorage(url, options, heartbeat_interval=interval, grace_period=max(interval + 1, round(grace_s)))
+        with _tables_locked(url, options):
+            return RDBStorage(url, options, heartbeat_interval=interval, grace_period=grace)
     except ImportError as error:
         raise PocketError(
             f"--storage {shown}: needs a driver that is not installed ({error}). For PostgreSQL: pip install "
@@ -97,6 +109,21 @@ def open_storage(url: str | None, folder: Path, grace_s: float) -> BaseStorage:
         ) from error
     except Exception as error:  # each driver has errors of its own
         raise PocketError(f"--storage {shown}: cannot be reached ({_said(error, url)}).") from None
+
+
+@contextlib.contextmanager
+def _tables_locked(url: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Let one process at a time make the tables of a database that has none."""
+    import sqlalchemy
+
+    lock = next((command for kind, command in _TABLE_LOCKS.items() if url.startswith(kind)), None)
+    if lock is None:
+        yield
+        return
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, **options)
+    with engine.connect() as connection:  # its end is that of the lock
+        connection.execute(sqlalchemy.text(lock))
+        yield
 
 
 def _open_journal(path: Path) -> BaseStorage:

@@ -21,7 +21,7 @@ from .outcome import remaining_s, show_duration, tally
 from .pruning import PruningWatch
 from .runs import TrialRuns
 from .study import SweepStudy
-from .study_storage import VARIABLE
+from .study_storage import SECRETS
 from .twins import Twin, find_twin
 
 #: How often an idle process looks for trials that others have given back, in seconds.
@@ -121,7 +121,8 @@ class Worker:
         return claimed
 
     def _take(self, claimed: Claimed) -> None:
-        runs = TrialRuns(self.study.sweep, self.study.folder, claimed.slot, claimed.point, self.more)
+        shared = self.study.study.user_attrs["settings"]
+        runs = TrialRuns(self.study.sweep, self.study.folder, claimed.slot, claimed.point, self.more, shared)
         work = _Work(claimed, runs, "")
         self._works.append(work)  # from here on it is given back if this process is interrupted
         self.progress.say(runs.name, self.study.sweep.space.show(claimed.point))
@@ -166,7 +167,7 @@ class Worker:
         made = [["pocket", *line] for line in work.runs.commands(everything=True)]
         self._claims.note(work.claimed, begun=True, commands=made)
         slot = free_slot([other.running for other in self._works if other.running])
-        environment = {**self.environments[slot], VARIABLE: ""}  # trainings need no passwords
+        environment = {**self.environments[slot], **dict.fromkeys(SECRETS, "")}
 
         def say(line: str) -> None:
             self.progress.say(work.runs.name, line)
