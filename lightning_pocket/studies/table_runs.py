@@ -6,12 +6,16 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import run_tied
 from lightning_pocket.locks import FileLock
 from lightning_pocket.reports.tested import is_tested
+from lightning_pocket.run_folder import RunFolder
 
 from .jobs import PAUSE_S
+from .run_settings import check_data, check_settings, resolve_all
 
 
 class TableRuns:
@@ -40,7 +44,10 @@ class TableRuns:
             Why each run that failed did so, by its place.
         """
         failures: dict[str, str] = {}
-        waiting = list(self.commands)
+        done = self._done()
+        for place in done:
+            print(f"{place}: is trained and tested", flush=True)  # noqa: T201
+        waiting = [place for place in self.commands if place not in done]
         while waiting:
             taken = next((found for place in waiting if (found := self._take(place)) is not None), None)
             if taken is None:
@@ -55,6 +62,25 @@ class TableRuns:
             if reason:
                 failures[place] = reason
         return failures
+
+    def _done(self) -> list[str]:
+        """Return the runs that are trained and tested with the settings and the data that they have now."""
+        tested = [place for place in self.commands if self._is_tested(place)]
+        settings = resolve_all([self.commands[place][0][1:] for place in tested])
+        return [place for place, now in zip(tested, settings, strict=True) if now and self._fits(place, now)]
+
+    def _is_tested(self, place: str) -> bool:
+        run = RunFolder(self.folder / place)
+        return run.config.is_file() and run.finished and is_tested(run.path, self.checkpoint)
+
+    def _fits(self, place: str, settings: dict[str, Any]) -> bool:
+        run = RunFolder(self.folder / place)
+        try:
+            check_settings(run, settings, "")
+            check_data(run, settings)
+        except PocketError:  # `pocket fit` says it
+            return False
+        return True
 
     def _take(self, place: str) -> tuple[str, FileLock] | None:
         """Return a run with its lock, None where another process works on it."""

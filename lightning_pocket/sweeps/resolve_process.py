@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from lightning_pocket.commands.train import train
+from lightning_pocket.commands.settings_process import print_settings
 from lightning_pocket.costs.recipe import Recipe
 from lightning_pocket.errors import PocketError
 from lightning_pocket.networks.base import Network
@@ -27,8 +24,6 @@ from lightning_pocket.tasks import BaseTask
 
 from .resolve import Resolved
 
-#: What ``--print_config`` prints and no run records.
-_NOT_RECORDED = ("ckpt_path", "weights_only", "fresh")
 _PLAIN = (bool, int, float, str, type(None))
 _CLASSIFICATION = "val/accuracy"
 
@@ -42,7 +37,7 @@ def main() -> None:
 def resolve_one(options: Sequence[str]) -> Resolved:
     """Resolve one list of options of ``pocket fit``."""
     try:
-        settings = _settings(options)
+        settings = print_settings(options)
         recipe = Recipe.from_settings(settings)
         with torch.device("meta"):
             task = _task(recipe)
@@ -57,18 +52,6 @@ def resolve_one(options: Sequence[str]) -> Resolved:
         task.metric_names,
         _CLASSIFICATION in task.metric_names,
     )
-
-
-def _settings(options: Sequence[str]) -> dict[str, Any]:
-    printed, said = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
-        train(["fit", *options, "--print_config"])
-    settings = yaml.safe_load(printed.getvalue())
-    if not isinstance(settings, dict):
-        lines = [line for line in said.getvalue().splitlines() if line.strip()]
-        found = next((line for line in reversed(lines) if "error: " in line), lines[-1] if lines else "")
-        raise PocketError(found.partition("error: ")[2] or found or "pocket fit refuses the options.")
-    return {key: value for key, value in settings.items() if key not in _NOT_RECORDED}
 
 
 def _task(recipe: Recipe) -> BaseTask:
