@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "sweeps": {
         "costs",
-        "commands.train",
+        "commands.settings_process",
         "launch",
         "locks",
         "networks.base",
