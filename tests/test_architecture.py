@@ -36,11 +36,13 @@ ALLOWED: dict[str, set[str]] = {
         "studies",
         "tasks",
     },
+    "serving": {"loopback", "reports"},
     "sweeps": {
         "costs",
         "commands.settings_process",
         "launch",
         "locks",
+        "loopback",
         "networks.base",
         "reports",
         "run_folder",

@@ -41,6 +41,7 @@ def test_the_commands_of_the_readme_run(blobs, tmp_path, monkeypatch, capsys):
         "test",
         "test",
         "compare",
+        "report",
         "infer",
         "evaluate",
         "prepare",

@@ -30,6 +30,7 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
 from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
+from lightning_pocket.reports.failures import record_failure
 from lightning_pocket.reports.tested import forget_test, record_test, state_of
 from lightning_pocket.run_folder import RunFolder, show_differences
 from lightning_pocket.tasks import BaseTask, start_from
@@ -196,13 +197,19 @@ class PocketCLI(LightningCLI):
                 raise KeyboardInterrupt from None
             raise
         except Exception as error:
-            if self.trainer.global_step == 0:
-                self.run.forget()
             clear = advice.explain(error) or _misfit(error, kwargs["ckpt_path"])
+            self._leave(error, clear)
             if clear is None:
                 raise
             raise clear from error
         self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
+
+    def _leave(self, error: Exception, clear: PocketError | None) -> None:
+        """Leave behind why training failed, or nothing where it had not begun."""
+        if self.trainer.global_step == 0:
+            self.run.forget()
+        if self.trainer.is_global_zero:
+            record_failure(self.run.path, error, clear, self.trainer.current_epoch, self.trainer.global_step)
 
     def test(self, **kwargs: Any) -> None:
         """Test, without the table of means that Lightning adds below ours, and record what was tested."""

@@ -113,6 +113,11 @@ class PlacedAxis:
         return self.scale(self.axis.levels.index(value) if isinstance(value, str) else value)
 
     @property
+    def zoomed(self) -> Scale | None:
+        """The scale, where the axis shows numbers alone."""
+        return None if self.axis.levels or self.absent_at is not None else self.scale
+
+    @property
     def height(self) -> float:
         """Pixels that ticks and name take below a horizontal axis."""
         longest = max(map(len, self._turned()), default=0) * _LETTER
@@ -126,14 +131,16 @@ class PlacedAxis:
             parts += [_turned_label(x + 4, y + 14, shown, name) for (x, name), shown in labels]
         else:
             parts += [svg.text(x, y + 18, name, css="tick") for x, name in self.ticks]
-        return "".join(parts) + svg.text((self.scale.start + self.scale.end) / 2, y + self.height - 10, self.axis.label)
+        ticks = svg.tick_group("x", parts)
+        return ticks + svg.text((self.scale.start + self.scale.end) / 2, y + self.height - 10, self.axis.label)
 
     def beside(self, left: float, right: float) -> str:
         """Return a vertical axis: ticks with grid lines from ``left`` to ``right``, and its name at the left."""
         parts = [
             _grid(left, right, y, y) + svg.text(left - 8, y + 5, name, "end", css="tick") for y, name in self.ticks
         ]
-        return "".join(parts) + svg.text(14, (self.scale.start + self.scale.end) / 2, self.axis.label, rotate=True)
+        ticks = svg.tick_group("y", parts)
+        return ticks + svg.text(14, (self.scale.start + self.scale.end) / 2, self.axis.label, rotate=True)
 
     @property
     def _is_turned(self) -> bool:

@@ -39,7 +39,7 @@ def faint_ring(x: float, y: float, title: str, size: float = 3.5) -> str:
         size: Radius in pixels.
     """
     ring = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:g}"/>'
-    return f"<g {_FAINT} {_RING}><title>{escape(title)}</title>{ring}</g>"
+    return f"<g {_FAINT} {_RING}{svg.at(x, y)}><title>{escape(title)}</title>{ring}</g>"
 
 
 def faint_line(points: Iterable[tuple[float, float]], title: str, opacity: float = 0.5) -> str:
@@ -81,7 +81,7 @@ def labels(names: Sequence[Label], others: Sequence[tuple[float, float]], top: f
             inside = box[0] > svg.LEFT - 4 and box[2] < svg.WIDTH and box[1] > top - _LINE and box[3] < floor
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                parts.append(svg.text(x, y + 5, label.text, css="tick"))
+                parts.append(f"<g{svg.at(label.x, label.y)}>{svg.text(x, y + 5, label.text, css='tick')}</g>")
                 break
     return "".join(parts)
 

@@ -99,7 +99,7 @@ def front_chart(pairs: Sequence[Pair], x_axis: Axis, y_axis: Axis, aim: Aim, tit
         corners += [(along(before.x), up(before.y)), (along(worse_x), up(worse_y))]
     corners.append((along(good[-1].x), up(good[-1].y)))
     rest = [pair for pair in pairs if pair not in good]
-    body = legend + along.below(floor, TOP + top) + up.beside(LEFT, WIDTH - RIGHT) + svg.line(0, corners, solid=True)
+    body = along.below(floor, TOP + top) + up.beside(LEFT, WIDTH - RIGHT) + svg.line(0, corners, solid=True)
     body += "".join(faint_ring(along(pair.x), up(pair.y), pair.title) for pair in rest)
     body += "".join(svg.marker(0, along(pair.x), up(pair.y), pair.title, 4.5) for pair in good)
     body += labels(
@@ -108,9 +108,13 @@ def front_chart(pairs: Sequence[Pair], x_axis: Axis, y_axis: Axis, aim: Aim, tit
         TOP + top,
         floor,
     )
+    plot = svg.plot((LEFT, TOP + top, WIDTH - RIGHT, floor), body, along.zoomed, up.zoomed)
     said = "; ".join(pair.title for pair in good)
     return svg.document(
-        title, f"{y_axis.label} against {x_axis.label} of {len(pairs)} trials. The front: {said}.", HEIGHT + top, body
+        title,
+        f"{y_axis.label} against {x_axis.label} of {len(pairs)} trials. The front: {said}.",
+        HEIGHT + top,
+        legend + plot,
     )
 
 

@@ -67,13 +67,14 @@ def row_panels(panels: Panels, x_axis: Axis, y_label: str, title: str) -> str:
         body += svg.text(LEFT, y + 18, name, "start", css="group")
         named = index == len(drawn) - 1
         axis = along if named else PlacedAxis(Axis(""), along.scale, tuple((x, "") for x, _ in along.ticks), None)
-        body += axis.below(floor, top)
+        panel = axis.below(floor, top)
         ends = [end for spot in spots for end in (spot.value - spot.error, spot.value + spot.error)]
         up = Axis(y_label).place(ends, floor, top)
-        body += up.beside(LEFT, WIDTH - RIGHT)
+        panel += up.beside(LEFT, WIDTH - RIGHT)
         roomy = (WIDTH - LEFT - RIGHT) / len(x_axis.levels) > max(len(spot.shown) for spot in spots) * _LETTER + 2
+        panel += "".join(_spot(index, spot, along(spot.level), up) for spot in spots)
+        body += svg.plot((LEFT, top, WIDTH - RIGHT, floor), panel, None, up.zoomed)
         for spot in spots:
-            body += _spot(index, spot, along(spot.level), up)
             body += svg.text(along(spot.level), top - 5, spot.shown, css="tick") if roomy else ""
         y = floor + TOP
     return svg.document(title, _said(drawn, y_label), y - TOP + along.height, body)
@@ -107,10 +108,11 @@ def size_panels(panels: Panels, x_label: str, y_label: str, title: str) -> str:
         along = Axis(x_label, log=True).place(everything if overlap else sizes[name], LEFT + 8, WIDTH - RIGHT)
         up = Axis(y_label).place([spot.value for spot in spots], floor, top)
         body += svg.text(LEFT, y + 18, name, "start", css="group")
-        body += along.below(floor, top) + up.beside(LEFT, WIDTH - RIGHT)
-        body += "".join(_mark(index, spot, along(spot.size), up) for spot in spots)
+        panel = along.below(floor, top) + up.beside(LEFT, WIDTH - RIGHT)
+        panel += "".join(_mark(index, spot, along(spot.size), up) for spot in spots)
         names = [Label(along(spot.size), up(spot.value), shorten(spot.level, _LONGEST)) for spot in spots]
-        body += labels([*names[:1], *names[:0:-1]], [], top, floor)  # where room is short, the first and the last
+        panel += labels([*names[:1], *names[:0:-1]], [], top, floor)  # where room is short, the first and the last
+        body += svg.plot((LEFT, top, WIDTH - RIGHT, floor), panel, along.zoomed, up.zoomed)
         y = floor + BOTTOM
     return svg.document(title, _said(drawn, y_label), y, body)
 

@@ -71,7 +71,7 @@ def history_chart(
     last = max([*values, *others])
     steps.append((x_axis(last), steps[-1][1]))
     size = 4.0 if len(values) + len(others) <= _MANY else 2.5
-    body = legend + x_axis.below(floor, TOP + top) + y_place.beside(LEFT, WIDTH - RIGHT)
+    body = x_axis.below(floor, TOP + top) + y_place.beside(LEFT, WIDTH - RIGHT)
     body += svg.line(1, steps, solid=True)
     for number, value in values.items():
         said = f"trial {number}: {y_axis.label} {show_number(value)}"
@@ -82,7 +82,8 @@ def history_chart(
     said = f"{y_axis.label} of {len(values)} trials; the best is {show_number(best[winner])}, of trial {winner}."
     for state in states:
         said += f" Trials that are {state}: {', '.join(str(n) for n, s in others.items() if s == state)}."
-    return svg.document(title, said, HEIGHT + top, body)
+    plot = svg.plot((LEFT, TOP + top, WIDTH - RIGHT, floor), body, x_axis.zoomed, y_place.zoomed, whole=True)
+    return svg.document(title, said, HEIGHT + top, legend + plot)
 
 
 def best_so_far(values: Mapping[int, float], maximize: bool) -> dict[int, float]:
@@ -153,16 +154,18 @@ def slice_chart(tries: Sequence[Try], x_axis: Axis, y_axis: Axis, good: str, tit
     along = x_axis.place([entry.place for entry in tries], LEFT + 8, WIDTH - RIGHT)
     floor = HEIGHT + top - 50
     up = y_axis.place([entry.value for entry in tries], floor, TOP + top)
-    body = legend + along.below(floor, TOP + top) + up.beside(LEFT, WIDTH - RIGHT)
+    body = along.below(floor, TOP + top) + up.beside(LEFT, WIDTH - RIGHT)
     for entry in sorted(tries, key=lambda entry: entry.is_good):
         x, y = along(entry.place), up(entry.value)
         body += svg.marker(0, x, y, entry.title, 4.5) if entry.is_good else faint_ring(x, y, entry.title)
+    edges = LEFT, TOP + top, WIDTH - RIGHT, floor
+    plot = svg.plot(edges, body, along.zoomed, up.zoomed, whole=x_axis.whole)
     said = "; ".join(entry.title for entry in tries if entry.is_good)
     return svg.document(
         title,
         f"{y_axis.label} of {len(tries)} trials against {x_axis.label}. {good}: {said or 'none'}.",
         floor + along.height,
-        body,
+        legend + plot,
     )
 
 

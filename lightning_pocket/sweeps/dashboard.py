@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import signal
 import socketserver
 import sys
 import threading
-import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.loopback import HOST, is_own_name, open_page, stops
 
 from .artifacts import Attachments
 from .study import SweepStudy
@@ -22,11 +21,8 @@ from .study import SweepStudy
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-HOST = "127.0.0.1"
 #: The one that is tried where none is asked for.
 PORT = 8080
-#: Names under which a browser on this machine, or at the other end of an SSH tunnel, knows the server.
-_NAMES = (HOST, "localhost")
 #: Seconds between two looks for new pictures.
 _REFRESH_S = 10.0
 _STRANGE = b'{"reason": "Ask for 127.0.0.1 or localhost."}'
@@ -62,14 +58,14 @@ def serve(
     from optuna_dashboard import wsgi
 
     attachments = Attachments(study, pictures)
-    with _listen(port) as server, _stops():
+    with _listen(port) as server, stops():
         keeps = _attach(attachments, announce)
         server.set_app(guarded(wsgi(study.storage, FileSystemArtifactStore(attachments.folder))))
         identifier = study.storage.get_study_id_from_name(study.name)
         address = f"http://{HOST}:{server.server_port}/dashboard/studies/{identifier}"
         announce(f"{address}\nCtrl-C ends it.")
         if opens:
-            _open(address)
+            open_page(address)
         with _refreshed(attachments) if keeps else contextlib.nullcontext():
             server.serve_forever()
 
@@ -86,11 +82,11 @@ def guarded(app: WSGIApplication) -> WSGIApplication:
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
+        is_own = is_own_name(environ.get("HTTP_HOST", ""))
         is_allowed = method in ("GET", "HEAD") or (method == "PUT" and path.endswith("/note"))
-        if name not in _NAMES or not is_allowed:
+        if not is_own or not is_allowed:
             start_response("403 Forbidden", [("Content-Type", "application/json")])
-            return [_STRANGE if name not in _NAMES else _REFUSED]
+            return [_REFUSED if is_own else _STRANGE]
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             kept = [(key, value) for key, value in headers if not key.lower().startswith("access-control-")]
@@ -164,21 +160,3 @@ def _refreshed(attachments: Attachments) -> Iterator[None]:
     finally:
         over.set()
         thread.join(_REFRESH_S)
-
-
-@contextlib.contextmanager
-def _stops() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end what is done inside, and nothing else."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _open(address: str) -> None:
-    """Show a page in the browser of this desktop; without one, a browser in the terminal would take it over."""
-    if not sys.platform.startswith("linux") or {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & set(os.environ):
-        webbrowser.open(address)

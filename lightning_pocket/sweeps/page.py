@@ -38,9 +38,29 @@ def write_page(study: SweepStudy, report: SweepReport) -> list[Path]:
         PocketError: If the storage holds no such study.
     """
     page = Page(report.sweep.title)
+    drawn = add_study(page, study, report)
+    files = _written(study.folder / FOLDER, drawn)
+    page.write(study.folder / PAGE)
+    return [study.folder / PAGE, *files]
+
+
+def add_study(page: Page, study: SweepStudy, report: SweepReport) -> list[Figure]:
+    """Add the verdict, figures and tables of a study, and how it was made.
+
+    Args:
+        page: Where they are added.
+        study: The study, which has begun.
+        report: Its trials.
+
+    Returns:
+        The figures, in their order.
+
+    Raises:
+        PocketError: If the storage holds no such study.
+    """
     figures = Figures(report)
     add_verdict(page, study, figures)
-    files: list[Path] = []
+    drawn: list[Figure] = []
     for heading, shown, notes in _sections(study, figures):
         if not shown and not notes:
             continue
@@ -49,11 +69,10 @@ def write_page(study: SweepStudy, report: SweepReport) -> list[Path]:
             page.charts([(figure.svg, figure.caption) for figure in shown])
         for note in notes:
             page.paragraph(note, "note")
-        files += _written(study.folder / FOLDER, shown, files)
+        drawn += shown
     _add_tables(page, report)
     _add_origin(page, report)
-    page.write(study.folder / PAGE)
-    return [study.folder / PAGE, *files]
+    return drawn
 
 
 def _sections(study: SweepStudy, figures: Figures) -> list[tuple[str, list[Figure], list[str]]]:
@@ -117,13 +136,13 @@ def _took(report: SweepReport) -> str:
     )
 
 
-def _written(folder: Path, figures: Sequence[Figure], before: Sequence[Path]) -> list[Path]:
+def _written(folder: Path, figures: Sequence[Figure]) -> list[Path]:
     """Write figures as files, each by a name of its own."""
     found: list[Path] = []
     for figure in figures:
         stem = re.sub(r"[^\w-]+", "_", figure.name).strip("_")
-        names = [f"{stem}.svg", *(f"{stem}_{number}.svg" for number in range(2, len(before) + len(found) + 3))]
-        path = next(folder / name for name in names if folder / name not in (*before, *found))
+        names = [f"{stem}.svg", *(f"{stem}_{number}.svg" for number in range(2, len(found) + 3))]
+        path = next(folder / name for name in names if folder / name not in found)
         write_svg(path, figure.svg)
         found.append(path)
     return found
