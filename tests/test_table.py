@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from in_process import in_this_process
 
 from lightning_pocket import launch
 from lightning_pocket.cli import main
@@ -375,7 +376,8 @@ def test_a_table_of_real_runs(tmp_path, blobs_cache, monkeypatch):
     row = {"name": "pocket", "task": "Blobs", "configs": ["segment_volumes", "pocket"], "options": tiny, "folds": 1}
     table = write_table(tmp_path, rows=[row], metrics=["dice", "surface_dice"])
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    main(["table", str(table), "--cache", f"Blobs={blobs_cache}", "--", *quiet])
+    with in_this_process():
+        main(["table", str(table), "--cache", f"Blobs={blobs_cache}", "--", *quiet])
     found = read_rows(tmp_path / "runs" / "mine" / "table.csv")
     with (tmp_path / "runs" / "mine" / "runs" / "pocket" / "test" / "cases.csv").open(encoding="utf-8") as file:
         dice = [float(case["dice"]) for case in csv.DictReader(file)]

@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import SimpleITK as sitk
 import torch
 import yaml
-from conftest import write_blobs
+from conftest import quick_options, write_blobs
 
 from lightning_pocket.cli import main
 from lightning_pocket.commands.prepare import prepare
@@ -19,10 +20,21 @@ from lightning_pocket.tasks import SegmentationTask, load_task
 pytestmark = pytest.mark.e2e
 
 
+@pytest.fixture(scope="module")
+def finished(blobs_cache, tmp_path_factory):
+    run = tmp_path_factory.mktemp("finished") / "run"
+    main(["fit", *quick_options(blobs_cache, run)])
+    return run
+
+
 @pytest.fixture
-def run(options, tmp_path):
-    main(["fit", *options])
-    return tmp_path / "run"
+def run(finished, tmp_path):
+    """A finished run with the settings of ``options``, which the test may change."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    for name in ("config.yaml", "manifest.json"):
+        text = (run / name).read_text(encoding="utf-8")
+        (run / name).write_text(text.replace(str(finished), str(run)), encoding="utf-8")
+    return run
 
 
 def rows(path):
