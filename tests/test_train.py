@@ -235,3 +235,11 @@ def test_scores_are_those_of_the_original_images(options, tmp_path):
         for name in ("dice_shell", "hd95_mm_core", "asd_mm", "surface_dice", "voxels_core", "predicted_shell"):
             assert float(row[name]) == pytest.approx(float(tested[row["subject"]][name]), abs=1e-6), name
     assert any(0 < float(row["dice_shell"]) < 1 for row in evaluated)
+
+
+def test_groups_of_another_size_are_told_once(options, capsys):
+    main(["fit", *options, "--config=grouped_8", "--model.init_args.network.init_args.widths.base=12"])
+    told = [line for line in capsys.readouterr().out.splitlines() if "group_size" in line]
+    assert len(told) == 1
+    assert told[0].startswith("group_size 8 does not divide the input channels of")
+    assert told[0].endswith("groups of 6 in those with 12 channels.")
