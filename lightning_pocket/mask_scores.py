@@ -154,7 +154,7 @@ def with_ignored(coding: MaskCoding, value: int | None) -> MaskCoding:
         return coding
     kind = "values" if coding.kind == "threshold" else coding.kind
     labels = {known: name for known, name in coding.labels.items() if known != value} | {value: IGNORE}
-    found = replace(coding, kind=kind, labels=dict(sorted(labels.items())))
+    found = replace(coding, kind=kind, labels=labels)
     if len(found.classes) < 2:
         raise PocketError(f"ignore_label: without {value} there is no class left to score; mend it or --classes.")
     return found

@@ -24,6 +24,7 @@ _REJECTED = re.compile(
 )
 _GIVEN = re.compile(r"(?:Given value|Got value): (?!Namespace|NestedArg)(.{1,60})$", re.MULTILINE)
 _LIST = re.compile(r"Expected (?:an? )?<class 'list'>(?:\. Got value: .*)?")
+_CHOICES = re.compile(r"Expected an? typing\.Literal\[(.*?)\]")
 _NUMBERS = re.compile(r"[-+.\de]+(?:,\s*[-+.\de]+)*")
 _MAX_REASONS = 3
 
@@ -66,7 +67,7 @@ def _condense(message: str, options: list[str]) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
     reasons = list(dict.fromkeys(line[:300] for line in lines if not _CLUTTER.match(line))) or lines
     given = _GIVEN.findall(message)
-    reasons = [_LIST.sub(_list_wanted(given), reason) for reason in reasons]
+    reasons = [_CHOICES.sub(_choices, _LIST.sub(_list_wanted(given), reason)) for reason in reasons]
     found = f"; found {given[-1]}" if given and not any("Got value" in reason for reason in reasons) else ""
     key = ".".join(_KEY.findall(message))
     return f"{key}: {'; '.join(reasons[:_MAX_REASONS])}{found}".removeprefix(": ")
@@ -77,6 +78,12 @@ def _list_wanted(given: list[str]) -> str:
     if given and _NUMBERS.fullmatch(given[-1]):
         return f"expected a list such as [{given[-1]}]"
     return "expected a list, in brackets and separated by commas"
+
+
+def _choices(literal: re.Match[str]) -> str:
+    """Say which values there are, as a user writes them."""
+    values = [value.strip().strip("'\"") for value in literal[1].split(",")]
+    return f"expected {' or '.join([', '.join(values[:-1]), values[-1]] if len(values) > 1 else values)}"
 
 
 def _parameters(class_path: str) -> list[str]:

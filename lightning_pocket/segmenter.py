@@ -176,7 +176,7 @@ def _load(checkpoint: Path) -> tuple[SegmentationTask, Reader]:
     if not isinstance(task, SegmentationTask):
         raise PocketError(f"{checkpoint}: holds a {type(task).__name__}; expected a SegmentationTask.")
     dims = task.network.spatial_dims
-    reader = make_reader(task.info.preprocessing, task.info.channels, dims)
+    reader = make_reader(task.info, dims)
     if reader is None:
         raise PocketError(
             f"{checkpoint}: its network takes {dims}D images and {'other' if task.info.preprocessing else 'no'} "

@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,6 +79,31 @@ def write_text(path: Path, text: str) -> None:
     partial = partial_path(path)
     partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(path)
+
+
+def check_writable(option: str, path: Path, example: str) -> None:
+    """Refuse a file that could not be written, before the work that makes its content.
+
+    Nothing is left behind, and missing folders are not made yet.
+
+    Args:
+        option: What the user named the file with, such as ``--output``.
+        path: File to write.
+        example: Name of such a file, for a user who named a folder.
+
+    Raises:
+        PocketError: If it is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise PocketError(f"{option} {path}: is a folder. Name a file, such as {path / example}.")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PocketError(
+            f"{option} {path}: cannot be written, {folder} takes no files ({error.strerror}). Name another place."
+        ) from error
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

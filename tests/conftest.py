@@ -102,14 +102,13 @@ def trained(blobs_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
-@pytest.fixture
-def options(blobs_cache: Path, tmp_path: Path) -> list[str]:
+def quick_options(cache: Path, run: Path) -> list[str]:
     """Options of a training that takes a second or two."""
     return [
         "--config=segment_volumes",
         "--config=pocket",
-        f"--run_dir={tmp_path / 'run'}",
-        f"--data.init_args.cache={blobs_cache}",
+        f"--run_dir={run}",
+        f"--data.init_args.cache={cache}",
         "--data.init_args.patch_size=[8,16,16]",
         "--model.init_args.network.init_args.depth=2",
         "--model.init_args.network.init_args.widths.base=4",
@@ -117,6 +116,12 @@ def options(blobs_cache: Path, tmp_path: Path) -> list[str]:
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
     ]
+
+
+@pytest.fixture
+def options(blobs_cache: Path, tmp_path: Path) -> list[str]:
+    """Those of a run in a folder of its own."""
+    return quick_options(blobs_cache, tmp_path / "run")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ def nothing_written(tmp_path):
     ("option", "expected"),
     [
         ("--trainer.max_epochs=3.5x", "trainer.max_epochs: Expected a <class 'int'>; found 3.5x"),
+        ("--model.init_args.lr_interval=sometimes", "model.lr_interval: expected epoch or step."),
         ("--trainer.max_epoks=3", "Did you mean --trainer.max_epochs?"),
         ("--model.init_args.netwrk=x", "SegmentationTask has no option 'netwrk'. Did you mean network?"),
         ("--model.init_args.network.init_args.dept=3", "UNet has no option 'dept'. Did you mean depth?"),
@@ -41,6 +42,21 @@ def nothing_written(tmp_path):
 )
 def test_a_mistake_is_named(options, fails, option, expected):
     assert expected in fails(["fit", *options, option])
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--color=RGB", "color: expected grey or rgb; found RGB"),
+        ("--crop=box", "crop: expected none or nonzero. Got value: box"),
+        (
+            "--normalization=z",
+            "normalization: expected auto, zscore, nonzero_zscore, foreground_zscore, window, unit or",
+        ),
+    ],
+)
+def test_choices_are_listed_as_one_writes_them(fails, tmp_path, option, expected):
+    assert expected in fails(["prepare", str(tmp_path), f"--output={tmp_path / 'cache'}", option])
 
 
 def test_an_unknown_key_in_a_file_is_named(options, fails, tmp_path):

@@ -36,6 +36,7 @@ def test_a_sound_data_set_is_summarised(tmp_path: Path, capsys: pytest.CaptureFi
     assert lines == [
         "3 cases, channels: MRI; classes: background, organ, lesion",
         "median size 10 x 14 x 12 voxels, median spacing 2 x 1 x 1.5 mm (D x H x W); no errors",
+        "no groups: every case counts by itself",
     ]
 
 
@@ -230,6 +231,14 @@ def test_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert lines == [
         f"pocket: error: {tmp_path}: no images in this folder or below it; give the folder of the data set."
     ]
+
+
+def test_the_first_class_of_volumes_has_the_value_0() -> None:
+    assert list(parse_classes("background=0+3,b=2,a=1").values()) == ["background", "a", "b", "background"]
+    with pytest.raises(PocketError, match=r"names 'background' first, but .* value 0, here 'lesion'; name that first"):
+        parse_classes("background=255,lesion=0")
+    with pytest.raises(PocketError, match="the first class is the background: put 'background' first"):
+        parse_classes("liver,background")
 
 
 def test_parse_classes() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from in_process import in_this_process
 from scipy import ndimage
 
 from lightning_pocket.cli import main
@@ -62,8 +63,10 @@ def command(cache, folder, *options):
 
 @pytest.fixture(scope="module")
 def killed(two_folds, tmp_path_factory):
-    """A cross-validation whose parent was killed while the second of two folds was trained."""
+    """A cross-validation of which a fold was done, and whose parent was killed while the other was trained."""
     folder = tmp_path_factory.mktemp("crossval") / "pocket"
+    with in_this_process():
+        main(command(two_folds, folder, "--only=0"))
     arguments = [*program(), *command(two_folds, folder)]
     parent = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
@@ -82,7 +85,8 @@ def killed(two_folds, tmp_path_factory):
 def crossvalidated(killed, two_folds):
     """The same, continued to its end."""
     folder, _ = killed
-    main(command(two_folds, folder))
+    with in_this_process():
+        main(command(two_folds, folder))
     return folder
 
 
@@ -313,7 +317,8 @@ def test_a_test_by_hand_is_not_taken_for_that_of_the_fold(copied, two_folds, cap
     assert (by_hand["checkpoint"], by_hand["largest_component"]) == ("best", ["foreground"])
     assert (by_hand["changed"], by_hand["label_maps"], by_hand["epochs"]) == ("", False, 6)
     capsys.readouterr()
-    main(command(two_folds, copied))
+    with in_this_process():
+        main(command(two_folds, copied))
     assert "fold 0: is trained and tested" in capsys.readouterr().out
     after = read_tested(run)
     assert (after["checkpoint"], after["largest_component"], after["label_maps"]) == ("last", False, True)
@@ -332,15 +337,17 @@ def test_data_that_were_prepared_otherwise_are_refused(copied, two_folds, blobs,
             path = copied / f"fold_{fold}" / file
             path.write_text(path.read_text(encoding="utf-8").replace(str(two_folds), str(cache)), encoding="utf-8")
     before = (copied / "cases.csv").read_bytes()
-    main(command(cache, copied))
-    prepare(str(blobs), output=str(cache), workers=1, num_folds=2, normalization="nonzero_zscore", fresh=True)
-    message = fails(command(cache, copied))
+    with in_this_process():
+        main(command(cache, copied))
+        prepare(str(blobs), output=str(cache), workers=1, num_folds=2, normalization="nonzero_zscore", fresh=True)
+        message = fails(command(cache, copied))
     assert "fold_0: the data changed since this run began" in message
     assert (copied / "cases.csv").read_bytes() == before
 
 
 def test_wrong_options_fail_before_any_fold(two_folds, tmp_path, fails):
-    message = fails(command(two_folds, tmp_path / "out", "--trainer.max_epoch=3"))
+    with in_this_process():
+        message = fails(command(two_folds, tmp_path / "out", "--trainer.max_epoch=3"))
     assert "unrecognized arguments: --trainer.max_epoch=3. Did you mean --trainer.max_epochs?" in message
     assert not (tmp_path / "out").exists()
 

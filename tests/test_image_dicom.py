@@ -22,9 +22,15 @@ def test_a_dicom_image_is_read(tmp_path):
     assert (picture.highest, picture.pixel_mm) == (255, (0.3, 0.2))
     colours = np.stack([grey, 255 - grey, grey // 2], -1)
     np.testing.assert_array_equal(read_file(write_dicom(tmp_path / "c.dcm", colours)).pixels, colours)
-    (tmp_path / "d.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:200])
-    with pytest.raises(PocketError, match=r"d.dcm: cannot be read as DICOM"):
-        read_file(tmp_path / "d.dcm")
+    whole = (tmp_path / "a.dcm").read_bytes()
+    tag = whole.rindex(b"\xe0\x7f\x10\x00")
+    for size, finding in (
+        (tag, r"holds no pixel data \(7FE0,0010\); take it out if it is a report"),
+        (tag + 30, "cannot be read as DICOM; replace it by an intact copy"),
+    ):
+        (tmp_path / "d.dcm").write_bytes(whole[:size])
+        with pytest.raises(PocketError, match=f"d.dcm: {finding}"):
+            read_file(tmp_path / "d.dcm")
 
 
 @pytest.mark.parametrize("kind", [ULTRASOUND, SECONDARY_CAPTURE, COMPUTED_RADIOGRAPHY, DIGITAL_XRAY, MAMMOGRAM])

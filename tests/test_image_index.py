@@ -7,7 +7,7 @@ import pytest
 from image_datasets import checked
 from mask_datasets import cases_of, disc, found, save, write_busi, write_hc18, write_index, write_pairs
 
-from lightning_pocket.data.inputs import find_pictures
+from lightning_pocket.data.inputs import find_inputs, find_pictures
 from lightning_pocket.data.layouts import find_layout
 from lightning_pocket.errors import PocketError
 
@@ -101,7 +101,7 @@ def test_a_mask_without_its_image_is_no_image(tmp_path, capsys):
     assert sorted(cases_of(found(tmp_path, "image_masks"))) == ["c0", "c2"]
     said = " ".join(checked(tmp_path, capsys, "--unlabelled_as_background").split())
     assert "c1_mask.png warning: belongs to no case" in said
-    with pytest.warns(UserWarning, match=r"1 files called like masks .* are left out \(c1_mask.png\)"):
+    with pytest.warns(UserWarning, match=r"1 file called like the mask .* is left out \(c1_mask.png\)"):
         assert [case.subject for case in find_pictures([str(tmp_path)])] == ["c0", "c2"]
     given = [str(tmp_path / "c1_mask.png"), str(tmp_path / "c0.png")]
     assert [case.subject for case in find_pictures(given)] == ["c1_mask", "c0"]  # what is named is meant
@@ -109,6 +109,21 @@ def test_a_mask_without_its_image_is_no_image(tmp_path, capsys):
         (tmp_path / name).unlink()
     with pytest.raises(PocketError, match="holds no images but what is called like masks"):
         find_pictures([str(tmp_path)])
+
+
+def test_images_in_folders_below_are_left_out_with_a_word(tmp_path):
+    for name in ("a.png", "sub/b.png", "sub/deep/c.jpg", "sub/.hidden/d.png", ".hidden/e.png"):
+        save(disc(0)[0], tmp_path / name)
+    (tmp_path / "sub" / "notes.txt").write_text("no image", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r": 2 images in subfolders are left out \(sub/b.png\); give the folders too"):
+        assert [case.subject for case in find_pictures([str(tmp_path)])] == ["a"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(PocketError, match=r"holds no images; .*; its subfolders hold 2: give those, such as .*/sub\."):
+        find_pictures([str(tmp_path)])
+    for name in ("a.nii.gz", "sub/b.nii.gz", "sub/b.png"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r": 1 image in a subfolder is left out \(sub/b.nii.gz\)"):
+        assert [case.subject for case in find_inputs([str(tmp_path)], ["CT"])] == ["a"]
 
 
 def test_images_may_be_called_like_masks(tmp_path):

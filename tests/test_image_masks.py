@@ -136,7 +136,7 @@ def test_each_fault_is_one_line(tmp_path, capsys):
     assert "masks/case_05.png not an image that Pillow can read" in said
     assert "masks/case_06.png the mask is in colours" in said
     assert "pixels of the mask are no class (" in said  # declared as values, greys are no edges
-    assert "2 of 9 masks are empty: case_02.png, case_03.png" in said
+    assert "1 of 8 masks are empty: case_02.png" in said  # that of case_03 is not there
 
 
 def test_smoothed_edges_and_jpeg_are_cut_at_half_with_a_warning(tmp_path, capsys):
@@ -154,8 +154,12 @@ def test_smoothed_edges_and_jpeg_are_cut_at_half_with_a_warning(tmp_path, capsys
 def test_an_image_without_a_mask_may_be_background(tmp_path, capsys):
     write_pairs(tmp_path, 3)
     (tmp_path / "masks" / "case_01.png").unlink()
-    checked(tmp_path, capsys, code=1)
-    assert "1 of 3 masks are empty: case_01.png" in checked(tmp_path, capsys, "--unlabelled_as_background")
+    said = checked(tmp_path, capsys, code=1)
+    assert "empty" not in said
+    assert "1 error and 0 warnings in 1 of 3 cases" in said
+    said = checked(tmp_path, capsys, "--unlabelled_as_background")
+    assert "warning: 1 of 3 images have no mask: case_01.png" in said
+    assert "empty" not in said
 
 
 def test_masks_of_different_classes_do_not_overlap(tmp_path):

@@ -133,7 +133,8 @@ def test_what_another_process_has_just_finished_is_not_done_again(tmp_path, monk
 
     monkeypatch.setattr(FileLock, "acquire", finish_first)
     prepare(root, tmp_path / "cache", "--size=[8,8]")
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["prepared", str(tmp_path / "cache")]
+    said = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["prepared", "no", str(tmp_path / "cache")]  # "no groups"
 
 
 def test_copies_in_different_folds_are_told(tmp_path, capsys):

@@ -217,7 +217,7 @@ def test_the_path_of_the_cache_is_recorded_whole(cache, monkeypatch):
 
 
 def test_classes_of_images_with_masks_can_be_balanced(tmp_path, cache):
-    prepare(write_busi(tmp_path / "raw"), tmp_path / "cache", "--size=16", "--num_folds=1")
+    prepare(write_busi(tmp_path / "raw"), tmp_path / "cache", "--size=16", "--split=1,0,0")
     split = SplitSettings(fold=None, val_fraction=0)
     data = ImageDataModule(str(tmp_path / "cache"), 6, split, class_balance=True, num_workers=0)
     subjects = next(iter(data.train_dataloader()))["subject"]

@@ -1,6 +1,7 @@
 """`pocket infer`: results that are there already, in parts, or made by somebody else."""
 
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from inferring import infer, labels
 
+from lightning_pocket.cli import main
 from lightning_pocket.results_folder import ResultsFolder
 
 
@@ -26,6 +28,16 @@ def test_finished_images_are_not_done_again(trained, blobs, tmp_path, capsys):
     np.testing.assert_array_equal(labels(lost), expected)
     infer(trained, images, tmp_path / "out", "--fresh")
     assert kept.stat().st_mtime_ns > before
+
+
+def test_what_is_left_out_is_said_in_plain_words(trained, image, tmp_path, capsys):
+    for name in ("a.nii.gz", "sub/b.nii.gz", "sub/c.nii.gz"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "new" / name)
+    main(["infer", str(trained), str(tmp_path / "new"), f"--output={tmp_path / 'out'}", "--device=cpu"])
+    said = capsys.readouterr().err
+    assert f"warning: {tmp_path / 'new'}: 2 images in subfolders are left out (sub/b.nii.gz); give the folders" in said
+    assert "inputs.py" not in said
 
 
 def test_a_changed_image_is_done_again(trained, image, tmp_path):

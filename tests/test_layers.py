@@ -29,6 +29,7 @@ from lightning_pocket.layers import (
     WidthSchedule,
     widths,
 )
+from lightning_pocket.layers.group_sizes import smaller_groups
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "networks.json").read_text(encoding="utf-8"))
 CONV = {2: F.conv2d, 3: F.conv3d}
@@ -116,6 +117,25 @@ def test_groups_of_an_rgb_image(group_size: int, groups: int) -> None:
 def test_the_largest_divisor_where_group_size_does_not_divide(group_size: int, channels: int, expected: int) -> None:
     spatial = GroupedConv(group_size)(channels, 8, spatial_dims=2)[0]
     assert channels // spatial.groups == expected
+
+
+def test_smaller_groups_than_asked_are_told() -> None:
+    def told(group_size: int, *channels: int) -> list[str]:
+        return smaller_groups(nn.Sequential(*(GroupedConv(group_size)(c, 8, spatial_dims=2) for c in channels)))
+
+    assert told(8, 3, 5, 8, 64) == []  # an RGB image, fewer channels than a group, and what divides
+    assert told(2, 3) == []
+    assert told(8, 12, 24, 33) == [
+        "group_size 8 does not divide the input channels of 2 layers: groups of 3 in those with 33, of 6 in those with "
+        "12 channels."
+    ]
+    assert told(3, 64, 128, 64) == [
+        "group_size 3 does not divide the input channels of 3 layers: groups of 2 in those with 64, 128 channels."
+    ]
+    assert "10, 14, 16, 20, 22, 26, 28, 32 and 2 more channels" in told(3, *range(10, 40, 2))[0]
+    mixed = nn.ModuleList([GroupedConv(5)(8, 8, spatial_dims=3), GroupedConv(7)(8, 8, spatial_dims=3)])
+    assert [line.split()[1] for line in smaller_groups(mixed)] == ["5", "7"]
+    assert smaller_groups(SeparableConv()(7, 8, spatial_dims=2)) == []
 
 
 def test_separable_conv_is_grouped_conv_without_the_first_bias() -> None:

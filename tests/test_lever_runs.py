@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import quick_options
 from interruption import kill_after
 
 from lightning_pocket.cli import main
@@ -40,10 +41,11 @@ def tensors(run: Path) -> list[torch.Tensor]:
     return [*checkpoint["state_dict"].values(), *moments]
 
 
-@pytest.fixture
-def plain(options: list[str], tmp_path: Path) -> Path:
-    main(["fit", *options, *SHORT, f"--run_dir={tmp_path / 'plain'}"])
-    return tmp_path / "plain"
+@pytest.fixture(scope="module")
+def plain(blobs_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("plain") / "run"
+    main(["fit", *quick_options(blobs_cache, run), *SHORT])
+    return run
 
 
 @pytest.mark.e2e

@@ -116,8 +116,15 @@ def test_a_damaged_image_does_not_stop_the_others(tmp_path, capsys):
         file = write_dicom(tmp_path / "data" / "images" / f"{index}.dcm", image)
         save(mask, tmp_path / "data" / "masks" / f"{index}.png")
         save(mask, tmp_path / "predicted" / f"{index}.png")
-    file.write_bytes(file.read_bytes()[:200])
+    file.write_bytes(file.read_bytes()[:-500])
     rows, said = evaluated(tmp_path / "predicted", tmp_path / "data", capsys, code=1)
     assert sorted(rows) == ["0", "1"]
     assert rows["0"]["hd95_mm"] == "0.0"
     assert "2.dcm cannot be read as DICOM" in said
+
+
+def test_names_of_masks_are_advised_for_masks(tmp_path, fails):
+    save(square(1), tmp_path / "truth" / "b.png")
+    save(square(1), tmp_path / "predicted" / "a.png")
+    message = fails(["evaluate", str(tmp_path / "predicted"), str(tmp_path / "truth")])
+    assert message.endswith("(first names: a; b); expected names such as b.png.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from lightning_pocket.data.images2d.masks import read_mask
 from lightning_pocket.data.images2d.original import write_mask
 from lightning_pocket.data.images2d.outline import fill_outline
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import to_json
 
 BINARY = MaskCoding("threshold", {0: "background", 255: "lesion"})
 NAMES = ("background", "organ")
@@ -33,6 +35,11 @@ def palette_mask(path: Path, indices: np.ndarray, colours: list[int]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
     return path
+
+
+def stored(coding: MaskCoding) -> MaskCoding:
+    """Return a coding that was written into a cache and read again."""
+    return MaskCoding.from_dict(json.loads(to_json(coding.to_dict())), coding.classes, "cache")
 
 
 # Found
@@ -53,7 +60,7 @@ def palette_mask(path: Path, indices: np.ndarray, colours: list[int]) -> Path:
 def test_classes_are_found(masks, kind, labels):
     coding = find_coding(masks_of(*masks), "organ")
     assert (coding.kind, coding.labels) == (kind, labels)
-    assert MaskCoding.from_dict(coding.to_dict()) == coding
+    assert stored(coding) == coding
 
 
 def test_names_are_those_of_two_values():
@@ -64,12 +71,14 @@ def test_names_are_those_of_two_values():
         find_coding(masks_of(("colours", [0, 0xFF0000])), "x", ("a", "b"))
 
 
-def test_a_photograph_is_no_mask(tmp_path, fails):
+def test_a_photograph_is_no_mask(tmp_path, capsys):
     with pytest.raises(PocketError, match=r"1.png: the masks have 100, this one 90 different values; declare the clas"):
         find_coding(masks_of(("grey", [0, 1]), ("grey", list(range(90))), ("grey", list(range(10, 100)))), "organ")
     root = write_pairs(tmp_path, 3)
     save(disc(1)[0], root / "masks" / "case_01.png")
-    assert "case_01.png: masks such as this one hold " in fails(["check", str(root), "--workers=1"])
+    said = " ".join(checked(root, capsys, code=1).split())
+    assert "masks/case_01.png masks such as this one hold " in said
+    assert "1 error and 0 warnings" in said
 
 
 def test_solid_areas_are_counted(tmp_path):
@@ -95,8 +104,8 @@ def test_grey_areas_are_no_smoothed_edges(tmp_path, fails, capsys):
     mask = np.zeros((40, 56), np.uint8)
     mask[5:15, 5:15], mask[5:15, 20:30], mask[20:30, 5:15] = 85, 170, 255
     root = write_masks(tmp_path / "four", mask, mask)
-    said = fails(["check", str(root), "--workers=1"])
-    assert "0.png: masks such as this one hold 85, 170 between 0 and 255, too few for smoothed edges" in said
+    said = " ".join(checked(root, capsys, code=1).split())
+    assert "0.png masks such as this one hold 85, 170 between 0 and 255, too few for smoothed edges" in said
     assert "--classes background=0,NAME=VALUE" in said
     fails(["check", str(root), "--workers=1", "--classes=background,lesion"])  # 85 would vanish
     said = checked(root, capsys, "--classes=background=0,a=85,b=170,c=255")
@@ -104,8 +113,8 @@ def test_grey_areas_are_no_smoothed_edges(tmp_path, fails, capsys):
     many = mask.copy()
     for number in range(12):  # fourteen classes of 3 x 3 pixels
         many[33:36, 3 + 4 * number : 6 + 4 * number] = 10 + 5 * number
-    said = fails(["check", str(write_masks(tmp_path / "many", many)), "--workers=1"])
-    assert "too many pixels for smoothed edges; declare the classes with --classes" in said
+    said = " ".join(checked(write_masks(tmp_path / "many", many), capsys, code=1).split())
+    assert "too many pixels for smoothed edges declare the classes with --classes" in said
 
 
 def test_a_border_that_does_not_count_is_no_class(tmp_path, fails, capsys):
@@ -249,7 +258,39 @@ def test_classes_are_declared():
             parse_coding(wrong)
 
 
+def test_the_first_class_is_the_background_whatever_its_value():
+    inverted = parse_coding("background=255,lesion=0").coding
+    assert (inverted.classes, inverted.label_values) == (["background", "lesion"], [255, 0])
+    assert inverted.decode(np.array([[255, 0]]))[0].tolist() == [[0, 1]]
+    assert inverted.encode(np.array([[0, 1]])).tolist() == [[255, 0]]
+    merged = parse_coding("background=7+3,lesion=0").coding
+    assert merged.label_values == [3, 0]  # the lowest of a class
+    for wrong in ("lesion=255,background=0", "lesion,background", "a,Background,b", "a=#ff0000,background=#000000"):
+        with pytest.raises(PocketError, match=r"the first class is the background: put '.ackground' first"):
+            parse_coding(wrong)
+
+
 # Read and written
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        "background=#000000,green=#00ff00,red=#ff0000",  # their numbers sort otherwise as text
+        "background=#ffffff,lesion=#ff0000",
+        "road=#804080,car=#400080+#000001,sky=#808080,ignore=#000000",
+        "background=0,a=2,b=10,c=1",
+        "background=255,lesion=0",
+    ],
+)
+def test_the_order_of_the_classes_survives_a_file(classes):
+    coding = parse_coding(classes).coding
+    again = stored(coding)
+    assert (again.classes, again.label_values) == (coding.classes, coding.label_values)
+    values = np.array([list(coding.labels)])
+    np.testing.assert_array_equal(again.decode(values)[0], coding.decode(values)[0])
+    with pytest.raises(PocketError, match=r"^cache: the classes are x, y, but its masks have "):
+        MaskCoding.from_dict(coding.to_dict(), ["x", "y"], "cache")
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])

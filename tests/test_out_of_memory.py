@@ -1,5 +1,6 @@
 """What fits in some memory, and what to say when memory runs out."""
 
+import json
 import math
 import re
 import subprocess
@@ -147,25 +148,53 @@ def test_available_memory_respects_the_limits(monkeypatch, tmp_path):
     assert out_of_memory.available_mib("cpu") == pytest.approx(200 - 144, abs=8)
 
 
+#: Runs each command that it reads in a process of its own, which has the libraries from this one.
 LIMITED = """
-import resource, sys
+import json, os, resource, sys
 import lightning_pocket.commands.train
 from lightning_pocket.cli import main
-taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]) * 2**20,) * 2)
-main(sys.argv[2:])
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]) * 2**20,) * 2)
+        main(json.loads(line))
+        sys.exit()
+    _, status = os.waitpid(child, 0)
+    print("ended with", os.waitstatus_to_exitcode(status), flush=True)
 """
 
 
-def fit_within(mib, arguments):
+@pytest.fixture
+def fit_within(tmp_path):
     """Run `pocket fit` in a process that may take so many MiB beyond what its libraries take."""
-    command = [sys.executable, "-c", LIMITED, str(mib), "fit", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    servers = []
+
+    def run(mib, arguments):
+        errors = tmp_path / f"errors_{mib}"
+        if not servers:
+            command = [sys.executable, "-c", LIMITED, str(mib)]
+            with errors.open("w") as file:
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+                servers.append(subprocess.Popen(command, text=True, **pipes))
+        before = errors.stat().st_size
+        servers[0].stdin.write(json.dumps(["fit", *arguments]) + "\n")
+        servers[0].stdin.flush()
+        said = ""
+        while not said.startswith("ended with"):
+            said = servers[0].stdout.readline()
+            assert said, errors.read_text(encoding="utf-8")
+        return int(said.split()[-1]), errors.read_text(encoding="utf-8")[before:]
+
+    yield run
+    for server in servers:
+        server.kill()
+        server.communicate()
 
 
 @pytest.mark.e2e
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are those of Linux")
-def test_a_training_that_runs_out_of_memory_says_what_would_fit(blobs_cache, tmp_path):
+def test_a_training_that_runs_out_of_memory_says_what_would_fit(blobs_cache, tmp_path, fit_within):
     network = "model.init_args.network.init_args"
     options = {
         "run_dir": tmp_path / "run",
@@ -176,20 +205,20 @@ def test_a_training_that_runs_out_of_memory_says_what_would_fit(blobs_cache, tmp
         f"{network}.depth": 1,
         f"{network}.widths.base": 32,
         "trainer.max_epochs": 1,
-        "trainer.limit_train_batches": 1,
         "trainer.accelerator": "cpu",
         "trainer.enable_progress_bar": "false",
     }
     base = ["--config=segment_volumes", "--config=pocket", "--config=no_augmentation"]
     base += [f"--{name}={value}" for name, value in options.items()]
-    failed = fit_within(1000, [*base, "--data.init_args.batch_size=512"])
-    said = [line for line in failed.stderr.splitlines() if line.startswith("pocket: error:")]
-    assert failed.returncode == 1, failed.stderr
-    assert len(said) == 1, failed.stderr
-    assert "Traceback" not in failed.stderr
+    status, errors = fit_within(1000, [*base, "--data.init_args.batch_size=512"])
+    said = [line for line in errors.splitlines() if line.startswith("pocket: error:")]
+    assert status == 1, errors
+    assert len(said) == 1, errors
+    assert "Traceback" not in errors
     assert "data.init_args.batch_size 512" in said[0]
     fitting = int(re.search(r"What fits: data\.init_args\.batch_size (\d+)", said[0]).group(1))
     assert 0 < fitting < 512
     assert not (tmp_path / "run" / "config.yaml").exists()  # another batch size may begin here
-    worked = fit_within(1000, [*base, f"--data.init_args.batch_size={fitting}"])
-    assert worked.returncode == 0, worked.stderr
+    two_steps = [f"--data.init_args.batch_size={fitting}", f"--data.init_args.patches_per_epoch={2 * fitting}"]
+    status, errors = fit_within(1000, [*base, *two_steps])
+    assert status == 0, errors

@@ -15,7 +15,7 @@ from lightning_pocket.commands.overlays import _named
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.collect import RunResult, read_run
 from lightning_pocket.reports.overlay import PREDICTION, TRUTH, draw_contours
-from lightning_pocket.reports.overlay_page import Contours, draw_case
+from lightning_pocket.reports.overlay_page import Contours, draw_case, write_overlays
 from lightning_pocket.reports.slices import slice_case
 from lightning_pocket.studies import overlays
 from lightning_pocket.studies.overlays import choose_cases, predict_overlays
@@ -30,13 +30,14 @@ def square(low, high, size=40):
 
 
 def rings(label, width):
-    """Pixels of each class within ``width`` steps of another class, by brute force."""
+    """Pixels of each class within ``width`` steps of another class or of the outside, by brute force."""
     found = np.zeros(label.shape, bool)
     for y, x in np.argwhere(label > 0):
         for dy in range(-width, width + 1):
             for dx in range(abs(dy) - width, width - abs(dy) + 1):
                 v, u = y + dy, x + dx
-                if 0 <= v < label.shape[0] and 0 <= u < label.shape[1] and label[v, u] != label[y, x]:
+                inside = 0 <= v < label.shape[0] and 0 <= u < label.shape[1]
+                if not inside or label[v, u] != label[y, x]:
                     found[y, x] = True
     return found
 
@@ -54,6 +55,21 @@ def test_the_truth_is_red_and_the_prediction_green_above_it():
     assert (pixels == 90).all()
     both = draw_contours(pixels, truth, truth)  # where they coincide both are seen
     assert {tuple(map(int, p)) for p in both[15, 4:8]} == {RED, GREEN}
+
+
+def with_hole():
+    label = np.ones((40, 40), np.uint8)
+    label[12:20, 8:30] = 0
+    return label
+
+
+@pytest.mark.parametrize("predicted", [square(0, 40), square(0, 17), square(25, 40), with_hole()])
+def test_a_contour_is_closed_where_the_picture_cuts_the_region(predicted):
+    pixels = np.full((40, 40, 3), 90, np.uint8)
+    drawn = draw_contours(pixels, np.zeros_like(predicted), predicted)
+    assert ((drawn == GREEN).all(axis=2) == rings(predicted, 2)).all()
+    drawn = draw_contours(pixels, predicted, np.zeros_like(predicted))
+    assert ((drawn == RED).all(axis=2) == rings(predicted, 4)).all()
 
 
 def contours(truth, predicted, dice, spacing=(1.0, 1.0)):
@@ -89,6 +105,23 @@ def test_labels_that_are_no_class_have_no_contour():
     truth = np.full((40, 40), 255, np.uint8)
     truth[:20] = 0
     assert not {RED, GREEN} & colours(draw_case({"run": contours(truth, np.zeros_like(truth), 1.0)}, 2))
+
+
+def test_captions_tell_an_empty_prediction_from_a_full_one(tmp_path):
+    truth, predictions = square(5, 30), {"a": square(0, 0), "b": square(0, 40), "c": square(0, 39)}
+    found = {name: contours(truth, predicted, 0.25) for name, predicted in predictions.items()}
+    page = tmp_path / "page.html"
+    write_overlays(page, {"c1": found}, 2, [], "pocket")
+    html = page.read_text(encoding="utf-8")
+    assert "Dice: a 0.250 (nothing predicted), b 0.250 (whole image predicted), c 0.250." in html
+    assert "<title>Contours of a, b and c</title>" in html
+    volume = np.zeros((3, 40, 40), np.uint8)
+    volume[1] = truth
+    found = {"v": Contours(slice_case(volume.astype(np.float32), volume, 2 * (volume < 9), None, 2), 0.0)}
+    write_overlays(page, {"c1": found}, 2, [], "pocket")  # the predicted value is no class
+    html = page.read_text(encoding="utf-8")
+    assert "Dice: v 0.000 (nothing predicted in this slice)." in html
+    assert "<title>Contours of v</title>" in html
 
 
 def result(name, dice):
@@ -205,8 +238,10 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--output : is missing; name a file"),
+        ([], "--output: is missing; name a file"),
         (["--output=."], "--output .: is a folder"),
+        ([f"--output={__file__}/page.html"], "cannot be written"),
+        (["--output=/proc/x/page.html"], "--output /proc/x/page.html: cannot be written"),
         (["--output=x.html", "--max_cases=0"], "--max_cases 0: expected 1 or more"),
         (["--output=x.html"], "no run here"),
     ],

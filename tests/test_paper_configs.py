@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from datasets import write_brats2020, write_lits
 
@@ -61,7 +62,8 @@ def parameters(built: PocketCLI) -> int:
     ],
 )
 def test_parameters_are_those_of_table_1(build: Build, experiment: str, presets: list[str], expected: int) -> None:
-    assert parameters(build(experiment, *presets)) == expected
+    with torch.device("meta"):
+        assert parameters(build(experiment, *presets)) == expected
 
 
 @pytest.mark.parametrize("experiment", ["lits", "nfbs", "brats2020"])

@@ -159,7 +159,7 @@ def test_real_ct(tmp_path: Path, cache: Path) -> None:
     folder = (REAL / "abdomen_ct" / "msd_spleen2_crop").resolve()
     table = tmp_path / "ct.csv"
     table.write_text(f"subject,CT,label\nspleen_2,{folder}/ct.nii.gz,{folder}/spleen.nii.gz\n")
-    main(["prepare", str(table), "--output", str(cache), "--classes", "background,spleen", "--num_folds", "1"])
+    main(["prepare", str(table), "--output", str(cache), "--classes", "background,spleen", "--split", "1,0,0"])
     case = Cache.open(cache).case("spleen_2")
     assert case.shape == (26, 166, 164)
     assert case.spacing == pytest.approx([5, 0.795, 0.795], abs=1e-3)

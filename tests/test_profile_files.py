@@ -54,7 +54,7 @@ def test_a_run_is_profiled_as_it_was_trained(trained, fails):
 def test_batches_that_cannot_be_trained_do_not_end_the_search(capsys):
     """One patch of 32 voxels leaves one value per channel at depth 5, too few for a batch norm."""
     small = "--model.init_args.network.init_args.widths.base=4"
-    main(["profile", "segment_volumes,pocket", small, "--batch=2", "--patch=32x32x32", "--fit=0.05"])
+    main(["profile", "segment_volumes,pocket", small, "--batch=2", "--patch=32x32x32", "--fit=0.025"])
     out, err = capsys.readouterr()
     assert "Expected more than 1 value per channel" in err
     found = re.search(r"32x32x32 +(\d+) +2 ", out)

@@ -62,7 +62,16 @@ def test_the_release_of_busi_is_read(real_data, capsys):
 
 
 def test_near_duplicates_of_busi_stay_together(real_data, tmp_path):
-    main(["prepare", str(real_data / "busi_256"), f"--output={tmp_path}", "--size=32", "--split=0.6,0.2,0.2"])
+    main(
+        [
+            "prepare",
+            str(real_data / "busi_256"),
+            f"--output={tmp_path}",
+            "--size=32",
+            "--split=0.6,0.2,0.2",
+            "--workers=1",
+        ]
+    )
     folds = ImageCache.open(tmp_path).folds
     places = {}
     for place in folds.values():
@@ -75,7 +84,7 @@ def test_near_duplicates_of_busi_stay_together(real_data, tmp_path):
 
 def test_heads_have_the_size_that_hc18_says(real_data, tmp_path):
     root = real_data / "hc18_256"
-    main(["prepare", str(root), f"--output={tmp_path}", "--size=32"])
+    main(["prepare", str(root), f"--output={tmp_path}", "--size=32", "--workers=1"])
     cache = ImageCache.open(tmp_path)
     with (root / "index.csv").open(encoding="utf-8", newline="") as file:
         table = {row["file"].removesuffix(".png"): row for row in csv.DictReader(file)}

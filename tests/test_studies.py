@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from in_process import in_this_process
 from study_files import read_table, stub
 from torch import nn
 
@@ -178,17 +179,18 @@ FAST = [
 
 @pytest.mark.e2e
 def test_a_saturation_study_runs_and_goes_on(
-    blobs_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    blobs_cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "study"
     options = ["--config=segment_volumes", f"--data.init_args.cache={blobs_cache}", *FAST]
     study = ["saturation", f"--output={folder}", "--presets=pocket", *options]
-    main([*study, "--fractions=30,100"])
+    with in_this_process():
+        main([*study, "--fractions=30,100"])
     printed = capfd.readouterr().out
     assert printed.count(": pocket fit") == printed.count(": pocket test") == 2
     (folder / "saturation.csv").unlink()
-    main([*study, "--fractions=30,100"])
+    with in_this_process():
+        main([*study, "--fractions=30,100"])
     printed = capfd.readouterr().out
     assert printed.count("is trained and tested") == 2
     assert ": pocket" not in printed

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from in_process import in_this_process
 
 from lightning_pocket import launch
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
+from lightning_pocket.studies import table_runs
 from lightning_pocket.studies.table import PARAMETERS, read_table
 
 PUBLISHED = json.loads((Path(__file__).parent / "golden" / "published.json").read_text(encoding="utf-8"))
@@ -376,7 +378,8 @@ def test_a_table_of_real_runs(tmp_path, blobs_cache, monkeypatch):
     table = write_table(tmp_path, rows=[row], metrics=["dice", "surface_dice"])
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     command = ["table", str(table), "--cache", f"Blobs={blobs_cache}", "--", *quiet]
-    main(command)
+    with in_this_process():
+        main(command)
     found = read_rows(tmp_path / "runs" / "mine" / "table.csv")
     with (tmp_path / "runs" / "mine" / "runs" / "pocket" / "test" / "cases.csv").open(encoding="utf-8") as file:
         dice = [float(case["dice"]) for case in csv.DictReader(file)]
@@ -385,14 +388,13 @@ def test_a_table_of_real_runs(tmp_path, blobs_cache, monkeypatch):
     assert found["pocket", "surface_dice"]["mean"]
 
     started = []
-    monkeypatch.setattr(
-        "lightning_pocket.studies.table_runs.run_tied", lambda arguments: started.append(arguments) or 0
-    )
-    main(command)
-    assert not started, "it is trained and tested"
-    config = tmp_path / "runs" / "mine" / "runs" / "pocket" / "config.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace("base: 2", "base: 4"), encoding="utf-8")
-    main(command)
+    with in_this_process():
+        monkeypatch.setattr(table_runs, "run_tied", lambda arguments: started.append(arguments) or 0)
+        main(command)
+        assert not started, "it is trained and tested"
+        config = tmp_path / "runs" / "mine" / "runs" / "pocket" / "config.yaml"
+        config.write_text(config.read_text(encoding="utf-8").replace("base: 2", "base: 4"), encoding="utf-8")
+        main(command)
     assert [arguments[0] for arguments in started] == ["fit"], "which says that the settings are others"
 
 

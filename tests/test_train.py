@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import SimpleITK as sitk
 import torch
 import yaml
-from conftest import write_blobs
+from conftest import quick_options, write_blobs
 
 from lightning_pocket.cli import main
 from lightning_pocket.commands.prepare import prepare
@@ -19,10 +20,21 @@ from lightning_pocket.tasks import SegmentationTask, load_task
 pytestmark = pytest.mark.e2e
 
 
+@pytest.fixture(scope="module")
+def finished(blobs_cache, tmp_path_factory):
+    run = tmp_path_factory.mktemp("finished") / "run"
+    main(["fit", *quick_options(blobs_cache, run)])
+    return run
+
+
 @pytest.fixture
-def run(options, tmp_path):
-    main(["fit", *options])
-    return tmp_path / "run"
+def run(finished, tmp_path):
+    """A finished run with the settings of ``options``, which the test may change."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    for name in ("config.yaml", "manifest.json"):
+        text = (run / name).read_text(encoding="utf-8")
+        (run / name).write_text(text.replace(str(finished), str(run)), encoding="utf-8")
+    return run
 
 
 def rows(path):
@@ -180,6 +192,11 @@ def test_variants_train(options, tmp_path, extra):
     assert float(rows(tmp_path / "run" / "metrics.csv")[-1]["train/loss"]) > 0
 
 
+def test_a_schedule_waits_for_validations_that_are_rarer_than_epochs(options, tmp_path):
+    main(["fit", *options, "--trainer.check_val_every_n_epoch=2", "--data.init_args.patches_per_epoch=2"])
+    assert [bool(row.get("val/dice")) for row in rows(tmp_path / "run" / "metrics.csv")] == [False, True]
+
+
 def test_load_task_refuses_what_is_not_a_checkpoint(tmp_path):
     with pytest.raises(PocketError, match="no such checkpoint"):
         load_task(tmp_path / "no.ckpt")
@@ -218,3 +235,11 @@ def test_scores_are_those_of_the_original_images(options, tmp_path):
         for name in ("dice_shell", "hd95_mm_core", "asd_mm", "surface_dice", "voxels_core", "predicted_shell"):
             assert float(row[name]) == pytest.approx(float(tested[row["subject"]][name]), abs=1e-6), name
     assert any(0 < float(row["dice_shell"]) < 1 for row in evaluated)
+
+
+def test_groups_of_another_size_are_told_once(options, capsys):
+    main(["fit", *options, "--config=grouped_8", "--model.init_args.network.init_args.widths.base=12"])
+    told = [line for line in capsys.readouterr().out.splitlines() if "group_size" in line]
+    assert len(told) == 1
+    assert told[0].startswith("group_size 8 does not divide the input channels of")
+    assert told[0].endswith("groups of 6 in those with 12 channels.")

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from in_process import in_this_process
 from PIL import Image
 
 from lightning_pocket.cli import main
@@ -279,7 +280,8 @@ def test_a_lighter_unet_from_images_to_a_table_with_contours(cache: Path, tmp_pa
     file.write_text(yaml.safe_dump(content | {"rows": rows}), encoding="utf-8")
     output = tmp_path / "out"
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--data.init_args.num_workers=0"]
-    main(["table", str(file), "--cache", f"Discs={cache}", f"--output={output}", "--", *quiet])
+    with in_this_process():
+        main(["table", str(file), "--cache", f"Discs={cache}", f"--output={output}", "--", *quiet])
     with (output / "table.csv").open(encoding="utf-8", newline="") as table:
         found = {(row["row"], row["metric"]): row for row in csv.DictReader(table)}
     runs = [output / "runs" / "lighter_4" / f"seed_{seed}" for seed in (0, 1)]

@@ -17,16 +17,19 @@ from lightning_pocket.data.checks import (
     found_labels,
     group_faults,
     inspect,
+    line_faults,
     name_faults,
     parse_classes,
     unlisted_faults,
 )
 from lightning_pocket.data.copies import volume_copies
 from lightning_pocket.data.folds import SPLITS
+from lightning_pocket.data.groups import describe_groups
 from lightning_pocket.data.images2d.checks import ImageInspection, copy_faults, inspect_image, select
 from lightning_pocket.data.images2d.coding import Declared, MaskCoding, parse_coding
 from lightning_pocket.data.images2d.mask_checks import list_faults, resolve_coding, summary_faults
 from lightning_pocket.data.images2d.read import unpack
+from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts import Case, Layout, find_layout
 from lightning_pocket.data.layouts.base import class_values
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout, parse_class_names
@@ -54,9 +57,9 @@ def check(
             find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
             with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class. By
-            default those of the layout, and any value where it declares nothing. For masks of 2D images, two names
-            are those of background and the rest, whichever their values; and NAME=#RRGGBB gives classes colours. For
-            2D images of known class, the order of the classes.
+            default those of the layout, and any value where it declares nothing. For masks of 2D images the first class
+            is the background whatever its value; two names are those of background and the rest, whichever their
+            values; and NAME=#RRGGBB gives classes colours. For 2D images of known class, the order of the classes.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
         skip_missing: Go on without 2D images, or masks, that are listed but not there.
         unlabelled_as_background: Take 2D images without a mask as images in which there is nothing to mark.
@@ -64,7 +67,7 @@ def check(
     Raises:
         SystemExit: With status 1 if there is an error; warnings alone give status 0.
     """
-    found = find_layout(data, layout)
+    found = find_layout(data, layout, keep_faulty=True)
     if isinstance(found, ImageLayout):
         _check_images(found, classes, workers, skip_missing, unlabelled_as_background)
         return
@@ -78,6 +81,7 @@ def check(
     print(_summary(inspections, found.channels, labels or found_labels(inspections)))
     if not classes and labels != found.labels:
         print(f"merged as is usual for {found.name}; kept apart with --classes {_option(found.labels or {})}")
+    print(describe_groups((case.group for case in cases), "case"))
 
 
 def _check_images(
@@ -85,10 +89,11 @@ def _check_images(
 ) -> None:
     declared = declare_classes(layout, classes)
     cases, faults = select_images(layout, skip_missing, unlabelled_as_background)
-    coding = mask_coding(layout, declared, cases, workers)
+    coding, unclear = mask_coding(layout, declared, cases, workers)
     inspections, found = check_images(cases, workers, coding)
-    stop_on_errors(faults + found, len(layout.image_cases()), layout.root)
+    stop_on_errors(faults + unclear + found, len(layout.image_cases()), layout.root)
     print(_image_summary(cases, inspections, layout, coding))
+    print(describe_groups((case.group for case in cases), "image"))
 
 
 def declare_classes(layout: ImageLayout, classes: str | None) -> Declared:
@@ -135,11 +140,21 @@ def select_images(
 
 def mask_coding(
     layout: ImageLayout, declared: Declared, cases: Sequence[ImageCase], workers: int | None
-) -> MaskCoding | None:
-    """Return what the values of masks mean, None for images of known class; see ``resolve_coding``."""
+) -> tuple[MaskCoding | None, list[Fault]]:
+    """Return what the values of masks mean; see ``resolve_coding``.
+
+    Returns:
+        The meaning, None for images of known class; where the masks do not show it, None too, and why.
+
+    Raises:
+        PocketError: If what the user says does not fit the masks.
+    """
     if not isinstance(layout, MaskLayout):
-        return None
-    return resolve_coding(layout, declared, cases, workers, show_progress)
+        return None, []
+    try:
+        return resolve_coding(layout, declared, cases, workers, show_progress), []
+    except ImageError as error:
+        return None, [Fault(NO_CASE, str(error.path), error.finding, error.remedy)]
 
 
 def check_volumes(
@@ -159,7 +174,7 @@ def check_volumes(
     task = partial(_inspect, channels=tuple(layout.channels), labels=labels, notes=layout.notes)
     with show_progress("checking", len(cases)) as advance:
         inspections = run_tasks(task, cases, count_workers(workers, len(cases)), advance)
-    faults = name_faults(cases) + group_faults(cases)
+    faults = line_faults(layout) + name_faults(cases) + group_faults(cases)
     faults += [fault for inspection in inspections for fault in inspection.faults]
     faults += volume_copies(cases, inspections, (case.assignment for case in cases))
     return inspections, unlisted_faults(layout.unlisted(), faults, layout.roles)
@@ -173,7 +188,7 @@ def check_images(
     Args:
         cases: The images whose files are there.
         workers: Number of processes; None for one per CPU core.
-        coding: What the values of the masks mean; None for images of known class.
+        coding: What the values of the masks mean; None for images of known class, or where that is not known.
 
     Returns:
         What was found in each image, and every fault.
@@ -242,7 +257,8 @@ def stop_on_errors(faults: Sequence[Fault], cases: int, root: Path) -> None:
     print_table(("case", "file", "finding", "remedy"), rows)
     errors = [fault for fault in faults if fault.severity == "error"]
     counts = f"{count(len(errors), 'error')} and {count(len(faults) - len(errors), 'warning')}"
-    print(f"{counts} in {len({fault.subject for fault in faults} - {NO_CASE})} of {count(cases, 'case')}")
+    subjects = {subject for fault in faults for subject in (fault.subject, *fault.subjects)} - {NO_CASE}
+    print(f"{counts} in {len(subjects)} of {count(cases, 'case')}" if subjects else f"{counts}; {count(cases, 'case')}")
     if errors:
         raise SystemExit(1)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import check_writable
 
 if TYPE_CHECKING:
     from lightning_pocket.reports.collect import RunResult
@@ -67,8 +67,8 @@ def compare(  # noqa: PLR0913 (one parameter per option of the command line)
 
 def _check_files(output: str | None, table: str | None) -> None:
     """Refuse files that cannot be written before anything is computed."""
-    if output is not None and Path(output).is_dir():
-        raise PocketError(f"--output {output}: is a folder. Name a file, such as {Path(output) / 'comparison.html'}.")
+    if output is not None:
+        check_writable("--output", Path(output), "comparison.html")
     if table is not None:
         from lightning_pocket.reports.table_files import check_table_path
 

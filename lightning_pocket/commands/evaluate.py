@@ -155,9 +155,10 @@ def _find_pairs(
     truths = list(expected.values())
     pairs = [Pair(name, found[name], expected[name]) for name in sorted(found.keys() & expected.keys())]
     if not pairs:
+        example = min(expected, default="CASE") + (".png" if truths and is_flat(truths[0]) else ".nii.gz")
         raise PocketError(
             f"{predictions}: holds no label file named after a case of {truth} (first names: "
-            f"{min(found, default='none')}; {min(expected, default='none')}); expected names such as CASE.nii.gz."
+            f"{min(found, default='none')}; {min(expected, default='none')}); expected names such as {example}."
         )
     if predicted_only:
         expected = {pair.subject: pair.truth for pair in pairs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +69,7 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
 
     settings = Settings(flips, overlap, window_batch, largest_component, precision, speed)
     segmenter = Segmenter(files, device, settings)
-    cases = segmenter.reader.find(images)
+    cases = _find(segmenter, images)
     folder = ResultsFolder(Path(output), _identity(files, segmenter, probabilities), fresh)
     folder.claim(path for case in cases for path in case.images)
     chosen = _Speed(segmenter, folder)
@@ -85,6 +86,16 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
         chosen.record()
     if failed:
         raise PocketError(f"{failed} of {len(cases)} images could not be segmented; the reasons are above.")
+
+
+def _find(segmenter: Any, images: list[str]) -> list[Case]:
+    """Return the cases that are meant, and say what is left out."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        cases: list[Case] = segmenter.reader.find(images)
+    for note in notes:
+        print(f"warning: {note.message}", file=sys.stderr, flush=True)
+    return cases
 
 
 class _Speed:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import check_writable
 
 if TYPE_CHECKING:
     from lightning_pocket.reports.collect import RunResult
@@ -30,8 +31,8 @@ def overlays(
 ) -> None:
     """Draw the contours of truth and prediction of test cases, one panel for each run.
 
-    The networks predict the cases anew, as `pocket test` did. Of a volume the axial slice with most foreground is
-    shown.
+    The networks predict the cases anew, as `pocket test` did. A 2D image is shown as it is in its file; of a volume the
+    axial slice with most foreground.
 
     Args:
         runs: Run folders; cross-validations have one for each fold.
@@ -42,11 +43,12 @@ def overlays(
         checkpoint: Weights to use; by default those that were tested, or the last.
 
     Raises:
-        PocketError: If a folder holds no run, its data changed, or a case is none of its test cases.
+        PocketError: If the page cannot be written, a folder holds no run, its data changed, or a case is none of its
+            test cases.
     """
-    if not output or Path(output).is_dir():
-        found = "is missing" if not output else "is a folder"
-        raise PocketError(f"--output {output or ''}: {found}; name a file, such as --output overlays.html.")
+    if not output:
+        raise PocketError("--output: is missing; name a file, such as --output overlays.html.")
+    check_writable("--output", Path(output), "overlays.html")
     if max_cases < 1:
         raise PocketError(f"--max_cases {max_cases}: expected 1 or more.")
     from lightning_pocket.reports.collect import read_runs
@@ -57,13 +59,29 @@ def overlays(
 
     named = _split(cases)
     subjects = choose_cases(results, named, max_cases)
-    print(f"predicting {len(subjects)} cases with {len(results)} networks ...", flush=True)
+    print(f"predicting {_counted(len(subjects), 'case')} with {_counted(len(results), 'network')} ...", flush=True)
     found_cases = predict_overlays(results, subjects, checkpoint)
     given = {"names": names, "cases": ",".join(subjects), "checkpoint": checkpoint}
     options = [f"--{name}={value}" for name, value in given.items() if value]
     command = shlex.join(["pocket", "overlays", *runs, f"--output={output}", *options])
-    write_overlays(Path(output), found_cases.cases, found_cases.num_classes, [_NOTES[bool(named)]], command)
+    notes = [_NOTES[bool(named)], *_enlarged(found_cases.enlarged, len(subjects))]
+    write_overlays(Path(output), found_cases.cases, found_cases.num_classes, notes, command)
     print(f"page: {output}")
+
+
+def _enlarged(subjects: Sequence[str], shown: int) -> list[str]:
+    """Return what a reader must know of pictures that are coarser than the contours on them."""
+    if not subjects:
+        return []
+    which = "all images" if len(subjects) == shown else ", ".join(subjects)
+    return [
+        f"The pictures are the prepared ones, enlarged, of {which}: the files are no longer where they were when "
+        "the data were prepared."
+    ]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _named(results: Sequence[RunResult], names: Sequence[str]) -> list[RunResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,11 @@ from lightning_pocket.commands.check import (
     select_images,
     stop_on_errors,
 )
-from lightning_pocket.data.checks import group_faults, name_faults, parse_classes
-from lightning_pocket.data.folds import Assignment, assign
-from lightning_pocket.data.group_split import parse_split, split_groups
+from lightning_pocket.data.checks import Fault, group_faults, name_faults, parse_classes
+from lightning_pocket.data.division import Division
 from lightning_pocket.data.images2d import prepare as images
 from lightning_pocket.data.images2d.checks import copy_faults
+from lightning_pocket.data.images2d.coding import MaskCoding
 from lightning_pocket.data.images2d.mask_checks import summary_faults
 from lightning_pocket.data.images2d.preprocess import DEFAULT_SIZE, ImagePreprocessing
 from lightning_pocket.data.layouts import Layout, find_layout
@@ -57,7 +57,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     layout: str = "auto",
     classes: str | None = None,
     folds: str | None = None,
-    num_folds: int = 5,
+    num_folds: int | None = None,
     split: str | list[float] | None = None,
     seed: int = 0,
     spacing: Literal["median", "median_coarse_90", "median_anisotropic_90", "native"] | list[float] = "median",
@@ -84,12 +84,14 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
             find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
             with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class, which
-            predictions are written with the lowest of. By default those of the layout. For masks of 2D images, two
-            names are those of background and the rest, whichever their values; and NAME=#RRGGBB gives classes colours.
-            For 2D images of known class, the order of the classes.
+            predictions are written with the lowest of. By default those of the layout. For masks of 2D images the
+            first class is the background whatever its value; two names are those of background and the rest, whichever
+            their values; and NAME=#RRGGBB gives classes colours. For 2D images of known class, the order of the
+            classes.
         folds: CSV file with the columns subject or file, and fold or split or both. By default the columns of the
             table layout, else folds are made.
-        num_folds: Number of folds to make.
+        num_folds: Number of folds to make instead of those of the data set; by default five where it has none. Cases
+            with a split of their own keep it.
         split: Make no folds but draw who trains, validates and tests, such as 208,70,70 groups or 0.6,0.2,0.2 of them;
             a case without a group is one of its own. Folds and splits of the data set are ignored, its groups kept.
         seed: Seed of the folds or the split to make.
@@ -120,25 +122,27 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     if not output:
         raise PocketError("output: is missing; name the folder of the cache, such as --output cache.")
     cache = Path(output)
-    found = find_layout(data, layout)
+    found = find_layout(data, layout, keep_faulty=True)
     choices: dict[str, Any] = {"spacing": spacing, "window": window, "crop": crop}
     choices |= {"image_interpolation": image_interpolation, "normalization": normalization}
     choices |= {"size": [size, size] if isinstance(size, int) else size, "color": color, "skip_missing": skip_missing}
     choices |= {"unlabelled_as_background": unlabelled_as_background}
     _refuse_options(found, choices)
-    divide = _division(folds, num_folds, split, seed)
+    divide = Division.parse(folds, num_folds, split, seed)
     if isinstance(found, ImageLayout):
         _prepare_images(found, cache, choices | {"classes": classes}, divide, workers, fresh)
         return
     cases = found.cases()
     labels = parse_classes(classes) if classes else found.classes
-    if name_faults(cases) or (divide.trusts_layout and group_faults(cases)):  # no folds before these are mended
+    # No folds before these are mended.
+    if found.line_faults or name_faults(cases) or group_faults(divide.trusted(cases)):
         stop_on_errors(check_volumes(found, cases, labels, workers)[1], len(cases), found.root)
+    given = {case.subject: case.assignment for case in cases}
     preparation = Preparation(
         layout=found,
         cases=cases,
         labels=labels,
-        folds=divide({case.subject: case.assignment for case in cases}),
+        folds=divide(given),
         preprocessing=Preprocessing(spacing, choices["normalization"], window, crop, image_interpolation),
     )
     refuse_foreign(cache)
@@ -150,6 +154,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
             clear(cache)
         dataset = _write(preparation, cache, workers)
     print(f"prepared {count(len(cases), 'case')} in {cache}")
+    print(*divide.remarks(given, preparation.folds, "case"), sep="\n")
     print_fingerprint(dataset)
 
 
@@ -166,40 +171,11 @@ def _refuse_options(layout: Layout, choices: Mapping[str, Any]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Division:
-    """How cases are divided: as a file says, drawn by numbers of groups, or as the data set says or folds are made."""
-
-    file: Path | None
-    num_folds: int
-    split: tuple[float, float, float] | None
-    seed: int
-
-    @property
-    def trusts_layout(self) -> bool:
-        """Whether folds and splits of the data set count."""
-        return self.file is None and self.split is None
-
-    def __call__(
-        self, given: Mapping[str, Assignment], classes: Mapping[str, str] | None = None
-    ) -> dict[str, Assignment]:
-        """Return fold and split of each case."""
-        if self.split is not None:
-            return split_groups(given, self.split, self.seed, classes)
-        return assign(given, self.file, self.num_folds, self.seed, classes)
-
-
-def _division(folds: str | None, num_folds: int, split: str | list[float] | None, seed: int) -> _Division:
-    if folds and split is not None:
-        raise PocketError(f"split: is {split}, but --folds {folds} says who trains and tests; give one of them.")
-    return _Division(Path(folds) if folds else None, num_folds, None if split is None else parse_split(split), seed)
-
-
 def _prepare_images(
     layout: ImageLayout,
     cache: Path,
     choices: Mapping[str, Any],
-    divide: _Division,
+    divide: Division,
     workers: int | None,
     fresh: bool,
 ) -> None:
@@ -210,10 +186,14 @@ def _prepare_images(
     declared = declare_classes(layout, choices["classes"])
     cases, faults = select_images(layout, choices["skip_missing"], choices["unlabelled_as_background"])
     number = len(layout.image_cases())
-    if images.has_errors(faults) or (divide.trusts_layout and group_faults(cases)):
-        coding = mask_coding(layout, declared, cases, workers)
-        stop_on_errors(faults + check_images(cases, workers, coding)[1], number, layout.root)
-    folds = divide({c.subject: c.assignment for c in cases}, {c.subject: c.class_name for c in cases})
+
+    def show_all(coding: MaskCoding | None, unclear: list[Fault]) -> None:
+        stop_on_errors(faults + unclear + check_images(cases, workers, coding)[1], number, layout.root)
+
+    if images.has_errors(faults) or group_faults(divide.trusted(cases)):
+        show_all(*mask_coding(layout, declared, cases, workers))
+    given = {case.subject: case.assignment for case in cases}
+    folds = divide(given, {case.subject: case.class_name for case in cases})
     preparation = images.ImagePreparation(layout, cases, folds, preprocessing, choices["classes"])
     images.refuse_foreign(cache)
     with _claimed(cache, fresh, functools.partial(images.is_up_to_date, preparation, cache)) as needed:
@@ -222,7 +202,10 @@ def _prepare_images(
             return
         if fresh:
             images.clear(cache)
-        preparation = replace(preparation, coding=mask_coding(layout, declared, cases, workers))
+        coding, unclear = mask_coding(layout, declared, cases, workers)
+        if unclear:
+            show_all(coding, unclear)
+        preparation = replace(preparation, coding=coding)
         progress = functools.partial(show_progress, lines=True)
         inspections = images.write_images(preparation, cache, workers, progress)
         faults += [fault for found in inspections for fault in found.faults]
@@ -234,6 +217,7 @@ def _prepare_images(
         images.finish(preparation, cache, inspections)
     channels, (height, width) = ", ".join(preprocessing.channels), preprocessing.size
     print(f"prepared {count(len(cases), 'image')} of {height} x {width} pixels ({channels}) in {cache}")
+    print(*divide.remarks(given, folds, "image"), sep="\n")
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ import lightning_pocket.networks  # noqa: F401 (configs name classes without the
 from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, PredictionFiles, StartFrom
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
+from lightning_pocket.layers.group_sizes import smaller_groups
 from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.reports.failures import record_failure
@@ -169,6 +170,8 @@ class PocketCLI(LightningCLI):
         network = self.model.network
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
+        for line in smaller_groups(network):
+            self.trainer.print(line)
 
     def _start_from(self, options: Any) -> None:
         """Take the first weights from a file or another run, unless this one already has weights of its own."""
@@ -185,7 +188,7 @@ class PocketCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train, unless the run is already finished."""
         if self.run.finished:
-            self.trainer.print(f"{self.run.path}: already finished. `pocket test --run_dir {self.run.path}` scores it.")
+            self.trainer.print(f"{self.run.path}: already finished. {self._next_step()}")
             return
         if kwargs.get("ckpt_path"):
             self.trainer.print(f"{self.run.path}: continuing from {kwargs['ckpt_path']}")
@@ -202,7 +205,12 @@ class PocketCLI(LightningCLI):
             if clear is None:
                 raise
             raise clear from error
-        self.trainer.print(f"finished: {self.run.path}. `pocket test --run_dir {self.run.path}` scores it.")
+        self.trainer.print(f"finished: {self.run.path}. {self._next_step()}")
+
+    def _next_step(self) -> str:
+        """Return what can be done with a trained run."""
+        held_out = getattr(self.datamodule, "record", {}).get("split", {}).get("test", True)
+        return f"`pocket test --run_dir {self.run.path}` scores it." if held_out else "No case is held out for a test."
 
     def _leave(self, error: Exception, clear: PocketError | None) -> None:
         """Leave behind why training failed, or nothing where it had not begun."""

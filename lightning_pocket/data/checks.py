@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from lightning_pocket.data.folds import ONE_PLACE, parted_groups
 from lightning_pocket.data.images import Volume, read_label, read_volume
 from lightning_pocket.data.integrity import FINITE_VALUES, ImageError
 from lightning_pocket.data.label_checks import check_label, mistaken_file
-from lightning_pocket.data.layouts import Case
+from lightning_pocket.data.layouts import Case, Layout
 from lightning_pocket.data.layouts.base import check_ignored, counted_labels, uncounted_values
 from lightning_pocket.errors import PocketError
 
@@ -41,6 +41,7 @@ class Fault:
         finding: What is wrong.
         remedy: How to mend it.
         severity: A data set with an error cannot be prepared; a warning is only shown.
+        subjects: The cases that it is about, where it is about several.
     """
 
     subject: str
@@ -48,6 +49,7 @@ class Fault:
     finding: str
     remedy: str
     severity: Literal["error", "warning"] = "error"
+    subjects: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,11 @@ def name_faults(cases: Sequence[Case]) -> list[Fault]:
     return faults
 
 
+def line_faults(layout: Layout) -> list[Fault]:
+    """Return what is wrong with the lines of the tables of a data set."""
+    return [Fault(NO_CASE, fault.where, fault.finding, fault.remedy) for fault in layout.line_faults]
+
+
 def group_faults(cases: Sequence[Case]) -> list[Fault]:
     """Return the groups (patients) that the data set puts into several folds or splits."""
     first = {case.group: case for case in reversed(cases)}
@@ -239,6 +246,25 @@ def group_faults(cases: Sequence[Case]) -> list[Fault]:
 
 
 def parse_classes(classes: str) -> dict[int, str]:
+    """Read the class names of volumes from one line, see :func:`parse_label_values`.
+
+    Returns:
+        Name of each raw label value, in the order of the values; merged ones have the same name.
+
+    Raises:
+        PocketError: As that function, and if the first class has not the value 0, which is the background of volumes.
+    """
+    labels = parse_label_values(classes)
+    first = next(iter(counted_labels(labels).values()))
+    if labels[0] != first:
+        raise PocketError(
+            f"classes: '{classes}' names '{first}' first, but the background of volumes is what has the value 0, here "
+            f"'{labels[0]}'; name that first if it is right, or renumber the labels."
+        )
+    return dict(sorted(labels.items()))
+
+
+def parse_label_values(classes: str) -> dict[int, str]:
     """Read class names from one line.
 
     Args:
@@ -246,10 +272,11 @@ def parse_classes(classes: str) -> dict[int, str]:
             ``name=1+4`` merges values into one class. Voxels of a class called "ignore" do not count.
 
     Returns:
-        Name of each raw label value, in the order of the values; merged ones have the same name.
+        Name of each raw label value, in the order given; merged ones have the same name.
 
     Raises:
-        PocketError: If a name or value is missing, repeated or not a number, or 0 has no name or does not count.
+        PocketError: If a name or value is missing, repeated or not a number, 0 has no name or does not count, or
+            another class comes before one called "background".
     """
     labels: dict[int, str] = {}
     for position, part in enumerate(classes.split(",")):
@@ -266,7 +293,23 @@ def parse_classes(classes: str) -> dict[int, str]:
     check_ignored(labels, f"classes: '{classes}'")
     if 0 not in labels or len(set(counted_labels(labels).values())) < 2:
         raise PocketError(f"classes: '{classes}'; expected background (value 0) and at least one more class.")
-    return dict(sorted(labels.items()))
+    refuse_late_background(counted_labels(labels).values(), classes)
+    return labels
+
+
+def refuse_late_background(names: Iterable[str], classes: str) -> None:
+    """Refuse classes of which one is called "background" and is not the first, which would be the background.
+
+    Args:
+        names: Names in the order given.
+        classes: The whole line, for the error.
+
+    Raises:
+        PocketError: If that is so.
+    """
+    late = next((name for name in list(dict.fromkeys(names))[1:] if name.lower() == "background"), None)
+    if late is not None:
+        raise PocketError(f"classes: '{classes}'; the first class is the background: put '{late}' first.")
 
 
 def found_labels(inspections: Sequence[Inspection]) -> dict[int, str]:

@@ -14,6 +14,7 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import write_csv
 
 SPLITS = ("train", "val", "test")
+_FOLDS = 5  # made where nobody says how many
 #: What mends a group that comes apart.
 ONE_PLACE = "give all cases of a group (a patient) the same fold or split"
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -219,9 +220,9 @@ def make_folds(
     for subject, group in group_of.items():
         contents.setdefault(group, Counter())[classes[subject] if classes else ""] += 1
     if not 1 <= num_folds <= len(contents):
-        raise PocketError(
-            f"num_folds: {num_folds} folds of {len(contents)} independent cases; set it from 1 to {len(contents)}."
-        )
+        remedy = f"set it from 2 to {len(contents)}" if len(contents) > 1 else "let it train alone with --split 1,0,0"
+        number = f"{len(contents)} independent case{'' if len(contents) == 1 else 's'}"
+        raise PocketError(f"num_folds: {num_folds} folds of {number}; {remedy}.")
 
     def order(group: GroupKey) -> tuple[int, list[tuple[str, int]], bytes]:
         content = contents[group]
@@ -250,7 +251,7 @@ def _emptiest(loads: Sequence[Counter[str]], content: Counter[str], totals: Coun
 def assign(
     given: Mapping[str, Assignment],
     file: Path | None,
-    num_folds: int,
+    num_folds: int | None,
     seed: int = 0,
     classes: Mapping[str, str] | None = None,
 ) -> dict[str, Assignment]:
@@ -259,22 +260,30 @@ def assign(
     Args:
         given: What the data set fixes for each case; its groups are kept, and never split.
         file: CSV file of folds; None for none.
-        num_folds: Number of folds to make of the cases that have neither fold nor split.
+        num_folds: Number of folds to make of the cases without a split, whatever their folds are; None makes five, of
+            data without folds.
         seed: Seed of the folds to make.
         classes: Class of each case, for folds that have their share of every class.
 
     Raises:
-        PocketError: If the file does not fit the cases, there are too few cases, or a group comes apart.
+        PocketError: If the file does not fit the cases, there are too few cases, or a group comes apart; if folds are
+            asked for and every case has a split.
     """
     subjects = list(given)
     if file is not None:
         folds = match_folds(read_folds(file, subjects), subjects, str(file))
-    elif any(place.fold is not None for place in given.values()):
+    elif num_folds is None and any(place.fold is not None for place in given.values()):
         folds = match_folds(given, subjects, "fold column")
     else:
         free = [subject for subject, place in given.items() if place.split is None]
+        if num_folds is not None and not free:
+            raise PocketError(
+                f"num_folds: is {num_folds}, but the data set gives every case a split (train, val or test); leave the "
+                "option out, or say who is in which fold with --folds."
+            )
         groups = {subject: given[subject].group or "" for subject in free}
-        folds = dict(given) | (make_folds(free, num_folds, seed, groups, classes) if free else {})
+        folds = {subject: replace(place, fold=None) for subject, place in given.items()}
+        folds |= make_folds(free, num_folds or _FOLDS, seed, groups, classes) if free else {}
     found = {subject: replace(folds[subject], group=folds[subject].group or given[subject].group) for subject in given}
     check_groups(found, str(file or "fold and split of the data set"))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 #: Names a group of cases, or a case of its own.
@@ -15,6 +15,21 @@ _DENOMINATOR = 10**6  # 0.6 means 3/5, which a binary fraction is not
 def group_key(subject: str, group: str | None) -> GroupKey:
     """Return what a case is drawn with; a case without a group stays apart from a group of its name."""
     return ("group", group) if group else ("subject", subject)
+
+
+def describe_groups(groups: Iterable[str | None], noun: str) -> str:
+    """Tell how many groups there are, so that nobody believes in groups that were not read.
+
+    Args:
+        groups: Group of each case.
+        noun: What a case is called, such as ``image``.
+    """
+    groups = list(groups)
+    number, alone = len({group for group in groups if group}), sum(1 for group in groups if not group)
+    if not number:
+        return f"no groups: every {noun} counts by itself"
+    rest = f", and {alone:,} {noun}{'' if alone == 1 else 's'} by {'itself' if alone == 1 else 'themselves'}"
+    return f"{number:,} group{'' if number == 1 else 's'}{rest if alone else ''}"
 
 
 def draw_order(key: GroupKey, seed: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from lightning_pocket.data.checks import name_faults
 from lightning_pocket.data.folds import VOLUME_SUFFIXES, stem
 from lightning_pocket.data.layouts import Case
+from lightning_pocket.data.layouts.base import is_hidden
 from lightning_pocket.data.layouts.image_masks import images_among, orphan_masks
 from lightning_pocket.data.layouts.images import IMAGE_2D_SUFFIXES, is_picture, picture_stem
 from lightning_pocket.errors import PocketError
@@ -68,13 +69,13 @@ def _find_flat(path: Path) -> list[Case]:
     if not images:
         masks = f" but what is called like masks ({strays[0].name}), which files given by name may be" if strays else ""
         expected = f"expected files such as {', '.join(IMAGE_2D_SUFFIXES)} or .dcm"
-        raise PocketError(f"{path}: holds no images{masks}; {expected}.")
+        raise PocketError(f"{path}: holds no images{masks}; {expected}{_elsewhere(path, is_picture)}.")
     if strays:
-        warnings.warn(
-            f"{path}: {len(strays)} files called like masks of images that are not there are left out "
-            f"({strays[0].name}); give them by name if they are images",
-            stacklevel=2,
-        )
+        many = f"{len(strays):,} files called like masks of images that are not there are left out"
+        one = "1 file called like the mask of an image that is not there is left out"
+        what = one if len(strays) == 1 else many
+        _warn(f"{path}: {what} ({strays[0].name}); give by name what is an image")
+    _warn_of_folders(path, is_picture)
     return [Case(picture_stem(file), (file,), None) for file in images]
 
 
@@ -100,16 +101,47 @@ def _find(path: Path, channels: Sequence[str]) -> list[Case]:
         return _read_table(path, channels) if path.suffix.lower() == ".csv" else _group([path], len(channels))
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     # Pictures beside a DICOM series are no volumes.
-    files = [file for file in entries if file.name.lower().endswith(VOLUME_SUFFIXES)]
+    files = [file for file in entries if _is_volume(file)]
     if files:
+        _warn_of_folders(path, _is_volume)
         return _group(files, len(channels))
     if _holds_dicom(path):
         return [Case(path.resolve().name, (path,), None)]
     series = [folder for folder in entries if folder.is_dir() and _holds_dicom(folder)]
     if not series:
         known = ", ".join(VOLUME_SUFFIXES)
-        raise PocketError(f"{path}: holds no images; expected files such as {known}, or DICOM series.")
+        expected = f"expected files such as {known}, or DICOM series"
+        raise PocketError(f"{path}: holds no images; {expected}{_elsewhere(path, _is_volume)}.")
     return [Case(folder.name, (folder,), None) for folder in series]
+
+
+def _is_volume(file: Path) -> bool:
+    return file.name.lower().endswith(VOLUME_SUFFIXES) and not file.name.startswith(".")
+
+
+def _warn_of_folders(path: Path, is_image: Callable[[Path], bool]) -> None:
+    """Warn of images in the folders inside a folder of images: only its own files are taken."""
+    below = _below(path, is_image)
+    if below:
+        what = "1 image in a subfolder is" if len(below) == 1 else f"{len(below):,} images in subfolders are"
+        _warn(f"{path}: {what} left out ({below[0].relative_to(path)}); give the folders too if they are meant")
+
+
+def _elsewhere(path: Path, is_image: Callable[[Path], bool]) -> str:
+    """Return what helps a user whose images are in the folders inside the one given, to end an error with."""
+    below = _below(path, is_image)
+    return f"; its subfolders hold {len(below):,}: give those, such as {below[0].parent}" if below else ""
+
+
+def _below(path: Path, is_image: Callable[[Path], bool]) -> list[Path]:
+    """Return the images in the folders inside a folder, without what is hidden."""
+    folders = (folder for folder in sorted(path.iterdir()) if folder.is_dir() and not folder.name.startswith("."))
+    files = (file for folder in folders for file in sorted(folder.rglob("*")) if not is_hidden(file, path))
+    return [file for file in files if is_image(file) and file.is_file()]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
 
 
 def _holds_dicom(folder: Path) -> bool:

@@ -81,8 +81,7 @@ def split_subjects(
         table = _from_file(settings.file, table)
     check_groups(table, settings.file or "folds of the prepared data")
     known = sorted({entry.fold for entry in table.values() if entry.fold is not None})
-    if settings.fold is not None and known and settings.fold not in known:
-        raise PocketError(f"data.init_args.split.fold: there is no fold {settings.fold}; the folds are {known}.")
+    _check_fold(settings.fold, known)
     class_of = classes or dict.fromkeys(table, "")
     parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for subject, entry in sorted(table.items()):
@@ -95,6 +94,17 @@ def split_subjects(
         parts["train"] = [subject for subject in parts["train"] if subject not in drawn]
     train = _keep(parts["train"], class_of, settings)
     return Split(tuple(train), tuple(parts["val"]), tuple(parts["test"]))
+
+
+def _check_fold(fold: int | None, known: Sequence[int]) -> None:
+    """Refuse a fold that does not exist; 0 is the default, and stands for none where there are no folds."""
+    if fold is not None and known and fold not in known:
+        raise PocketError(f"data.init_args.split.fold: there is no fold {fold}; the folds are {list(known)}.")
+    if fold and not known:
+        raise PocketError(
+            f"data.init_args.split.fold: is {fold}, but the data have no folds, only train, val and test; leave "
+            "it out, or prepare folds with --num_folds or --folds."
+        )
 
 
 def _draw(group_of: Mapping[str, str], class_of: Mapping[str, str], settings: SplitSettings) -> list[str]:

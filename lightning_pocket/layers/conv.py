@@ -106,15 +106,35 @@ class GroupedConv(ConvKind):
         dilation: int | Sequence[int] = 1,
     ) -> nn.Module:
         geometry = _geometry(kernel_size, stride, dilation, spatial_dims)
-        groups = in_channels // self._channels_per_group(in_channels)
+        size = self._channels_per_group(in_channels)
+        groups = in_channels // size
         spatial = conv_class(spatial_dims)(in_channels, in_channels, **geometry, groups=groups, bias=self.bias)
-        return nn.Sequential(spatial, pointwise(in_channels, out_channels, spatial_dims, bias=self.bias))
+        mix = pointwise(in_channels, out_channels, spatial_dims, bias=self.bias)
+        return ConvSet(spatial, mix, self.group_size, in_channels, size)
 
     def _channels_per_group(self, in_channels: int) -> int:
         if in_channels == 3 and self.group_size > 1:  # an RGB image
             return 3
         largest = min(self.group_size, in_channels)
         return next(size for size in range(largest, 0, -1) if in_channels % size == 0)
+
+
+class ConvSet(nn.Sequential):
+    """A grouped convolution and the pointwise one behind it, which remember how they came about.
+
+    Args:
+        spatial: The grouped convolution.
+        mix: The pointwise one.
+        asked: Channels of each group that were asked for, at most.
+        channels: Channels of the input.
+        used: Channels of each group.
+    """
+
+    def __init__(self, spatial: nn.Module, mix: nn.Module, asked: int, channels: int, used: int) -> None:
+        super().__init__(spatial, mix)
+        self.asked = asked
+        self.channels = channels
+        self.used = used
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,12 @@ class ImageReader(Reader):
 
     Args:
         preprocessing: Of the training.
+        classes: Names of the classes of the training, in the order of their indices.
     """
 
-    def __init__(self, preprocessing: Mapping[str, Any]) -> None:
+    def __init__(self, preprocessing: Mapping[str, Any], classes: Sequence[str]) -> None:
         self.preprocessing = ImagePreprocessing.from_dict(dict(preprocessing))
-        self.coding = MaskCoding.from_dict(preprocessing["masks"])
+        self.coding = MaskCoding.from_dict(preprocessing["masks"], classes, "the checkpoint")
         self.values = [self.coding.show(value) for value in self.coding.label_values]
         self.needs = "the network needs 2D images, one file each"
 

@@ -43,12 +43,14 @@ def draw_overlay(pixels: np.ndarray, label: np.ndarray) -> np.ndarray:
         region = label == k
         colour = np.asarray(class_colour(int(k)), dtype=np.float32)
         drawn[region] = (1 - FILL) * drawn[region] + FILL * colour
-        drawn[region & ~_erode(region, _OUTLINE_PX)] = colour
+        drawn[region & ~_erode(region, _OUTLINE_PX, outside=True)] = colour
     return drawn.round().astype(np.uint8)
 
 
 def draw_contours(pixels: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Draw the borders of all classes over a picture: those of the truth red, those of the prediction green above them.
+
+    They are closed where the picture cuts a region: without a fill nothing else would tell on which side the region is.
 
     Args:
         pixels: ``(H, W, 3)`` uint8.
@@ -62,7 +64,7 @@ def draw_contours(pixels: np.ndarray, truth: np.ndarray, predicted: np.ndarray) 
     for label, colour, width in ((truth, TRUTH, TRUTH_PX), (predicted, PREDICTION, PREDICTION_PX)):
         for k in np.unique(label[label > 0]):
             region = label == k
-            drawn[region & ~_erode(region, width)] = colour
+            drawn[region & ~_erode(region, width, outside=False)] = colour
     return drawn
 
 
@@ -84,9 +86,9 @@ def resize(pixels: np.ndarray, height: int, width: int, smooth: bool) -> np.ndar
     return np.asarray(Image.fromarray(pixels).resize((width, height), method))
 
 
-def _erode(region: np.ndarray, times: int) -> np.ndarray:
-    """Remove the outermost pixels; what lies outside the picture counts as region, so a cut edge is not outlined."""
+def _erode(region: np.ndarray, times: int, outside: bool) -> np.ndarray:
+    """Remove the outermost pixels; at the edge of the picture only where what lies outside counts as no region."""
     for _ in range(times):
-        padded = np.pad(region, 1, constant_values=True)
+        padded = np.pad(region, 1, constant_values=outside)
         region = region & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return region

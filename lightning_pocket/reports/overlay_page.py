@@ -48,18 +48,33 @@ def write_overlays(
         command: What made it.
     """
     names = list(next(iter(cases.values())))
-    page = Page(f"Contours of {' and '.join(names)}" if len(names) < 4 else f"Contours of {len(names)} runs")
+    page = Page(f"Contours of {_listed(names)}" if len(names) < 4 else f"Contours of {len(names)} runs")
     page.paragraph("Truth: red and thick. Prediction: green and thin, drawn above it.", "lead")
     for note in notes:
         page.paragraph(note, "note")
     for subject, found in cases.items():
         page.subsection(subject)
-        scores = ", ".join(f"{name} {contours.dice:.3f}" for name, contours in found.items())
+        scores = ", ".join(f"{name} {_said(contours, num_classes)}" for name, contours in found.items())
         picture = png_bytes(draw_case(found, num_classes))
         page.pictures([(picture, f"Contours of truth and prediction in {subject}", f"Dice: {scores}.")])
     page.section("How it was made")
     page.code(command)
     page.write(path)
+
+
+def _said(contours: Contours, num_classes: int) -> str:
+    """Return the Dice of a run, and what its contour alone does not tell for sure."""
+    shown = contours.shown.slices[0]
+    where, whole = ("", "image") if shown.plane == "image" else (" in this slice", "slice")
+    foreground = (shown.predicted > 0) & (shown.predicted < num_classes)
+    if not foreground.any():
+        return f"{contours.dice:.3f} (nothing predicted{where})"
+    return f"{contours.dice:.3f} (whole {whole} predicted)" if foreground.all() else f"{contours.dice:.3f}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def draw_case(found: Mapping[str, Contours], num_classes: int, panel: int = 320) -> np.ndarray:

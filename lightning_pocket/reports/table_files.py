@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import write_text
+from lightning_pocket.storage import check_writable, write_text
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -95,15 +95,14 @@ ENDINGS = (".csv", *_FORMATS)
 
 
 def check_table_path(option: str, path: Path) -> None:
-    """Refuse a file whose ending tells no format, before anything is computed.
+    """Refuse a file whose ending tells no format, or that could not be written, before anything is computed.
 
     Raises:
         PocketError: If it is such a file, or a folder.
     """
     if path.suffix.lower() not in ENDINGS:
         raise PocketError(f"{option} {path}: ends in {path.suffix!r}; expected one of {', '.join(ENDINGS)}.")
-    if path.is_dir():
-        raise PocketError(f"{option} {path}: is a folder. Name a file.")
+    check_writable(option, path, "table.csv")
 
 
 def write_tables(path: Path, tables: Sequence[Table]) -> None:

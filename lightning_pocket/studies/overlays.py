@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_pocket.data.images2d.cache import ImageCache
+from lightning_pocket.data.images2d.sources import SourcePictures
 from lightning_pocket.data.splits import Split
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.collect import RunResult
@@ -26,13 +28,14 @@ from .run_data import load_data
 
 @dataclass(frozen=True)
 class _Predicted:
-    """One case of one run: arrays on one grid, ``(C, *S)`` and ``(*S)``."""
+    """One case of one run: arrays on one grid, ``(C, *S)`` and ``(*S)``; and whether the image was enlarged."""
 
     image: np.ndarray
     truth: np.ndarray
     predicted: np.ndarray
     spacing: Sequence[float] | None
     dice: float
+    enlarged: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ class OverlayCases:
     Args:
         cases: What each run made of each case: case -> name of the run -> contours.
         num_classes: Number of classes, background included.
+        enlarged: The 2D images of which the picture is the prepared one, since their files are gone.
     """
 
     cases: dict[str, dict[str, Contours]]
     num_classes: int
+    enlarged: list[str]
 
 
 def choose_cases(results: Sequence[RunResult], named: Sequence[str], most: int) -> list[str]:
@@ -80,8 +85,9 @@ def choose_cases(results: Sequence[RunResult], named: Sequence[str], most: int) 
 def predict_overlays(results: Sequence[RunResult], subjects: Sequence[str], checkpoint: str | None) -> OverlayCases:
     """Predict cases with the networks of several runs.
 
-    A 2D image is shown on the grid of its own file, of a volume the axial slice with most foreground of the prepared
-    grid. Each run predicts as its test did: with the tested weights, and islands removed where they were.
+    A 2D image is shown as it is in its own file, or where that is gone the prepared one on the grid of the file; of a
+    volume the axial slice with most foreground of the prepared grid. Each run predicts as its test did: with the tested
+    weights, and islands removed where they were.
 
     Args:
         results: The runs.
@@ -106,7 +112,8 @@ def predict_overlays(results: Sequence[RunResult], subjects: Sequence[str], chec
                 "runs of the same classes."
             )
     count = len(classes[first])
-    return OverlayCases({subject: _cut(subject, cases, count) for subject, cases in found.items()}, count)
+    enlarged = [subject for subject, cases in found.items() if all(case.enlarged for case in cases.values())]
+    return OverlayCases({subject: _cut(subject, cases, count) for subject, cases in found.items()}, count, enlarged)
 
 
 def _load(run: Path, checkpoint: str | None) -> SegmentationTask:
@@ -130,25 +137,29 @@ def _predict(task: SegmentationTask, run: Path, subjects: Sequence[str]) -> dict
         data.split = replace(data.split, test=tuple(subjects))  # nothing else need be read
     data.setup("test")
     device = next(task.network.parameters()).device
+    cache = getattr(data, "cache", None)
+    sources = SourcePictures(cache) if isinstance(cache, ImageCache) else None
     found = {}
     for batch in data.test_dataloader():
         made = task.test_step(batch | {"image": batch["image"].to(device)}, 0)
         dice = {row["subject"]: row["dice"] for row in made["rows"]}
         for index, subject in enumerate(batch["subject"]):
             if subject in subjects:
-                found[subject] = _on_one_grid(batch, index, made["predicted"][index], dice[subject])
+                grey = None if sources is None else sources.grey(subject)
+                found[subject] = _on_one_grid(batch, index, made["predicted"][index], dice[subject], grey)
     return found
 
 
-def _on_one_grid(batch: Any, index: int, predicted: torch.Tensor, dice: float) -> _Predicted:
-    """Return image, truth and prediction of an item: 2D ones at the size of their own file."""
+def _on_one_grid(batch: Any, index: int, predicted: torch.Tensor, dice: float, grey: np.ndarray | None) -> _Predicted:
+    """Return image, truth and prediction of an item: 2D ones at the size of their own file, of which ``grey`` is."""
     image, original = batch["image"][index].float().numpy(), batch["original"][index]
     label = predicted.cpu().numpy()
     if label.ndim == 3:
         spacing = batch["spacing"][index] if "spacing" in batch else None
         return _Predicted(image, batch["label"][index].numpy(), label, spacing, dice)
     truth = original.label()
-    return _Predicted(_resized(image, truth.shape), truth, original.restore(label), original.spacing, dice)
+    shown = _resized(image, truth.shape) if grey is None else grey[None]
+    return _Predicted(shown, truth, original.restore(label), original.spacing, dice, enlarged=grey is None)
 
 
 def _resized(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -167,9 +178,10 @@ def _cut(subject: str, cases: Mapping[str, _Predicted], num_classes: int) -> dic
             raise PocketError(f"{name}: its data hold another mask of {subject} than those of the first run.")
     empty = not ((first.truth > 0) & (first.truth < num_classes)).any()
     where = np.max([case.predicted for case in cases.values()], axis=0) if empty else first.truth
+    image = next((case.image for case in cases.values() if not case.enlarged), first.image)
     contours = {}
     for name, case in cases.items():
-        cut = slice_case(first.image, where, case.predicted, first.spacing, num_classes)
+        cut = slice_case(image, where, case.predicted, first.spacing, num_classes)
         shown = replace(cut.slices[0], truth=np.zeros_like(cut.slices[0].truth)) if empty else cut.slices[0]
         contours[name] = Contours(replace(cut, slices=[shown]), case.dice)
     return contours

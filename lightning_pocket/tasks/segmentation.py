@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from typing_extensions import override
@@ -19,6 +20,7 @@ from lightning_pocket.networks.base import Classifier, Network
 from lightning_pocket.types import Batch, CaseBatch, Original
 
 from .base import BaseTask, OptimizerCallable, SchedulerCallable
+from .nothing_predicted import NothingPredicted
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class SegmentationTask(BaseTask):
         self.tolerance_mm = tolerance_mm
         self.val_dice = CaseDice(len(self.info.classes), self.info.ignore_index)
         self.val_loss = MeanMetric()
-        self._collapsed = False
+        self._nothing = NothingPredicted()
 
     @property
     @override
@@ -113,16 +115,27 @@ class SegmentationTask(BaseTask):
         self.log("val/loss", self.val_loss.compute())
         self.log("val/dice", scores.mean(), prog_bar=True)
         self.log_dict({f"val/dice_{name}": score for name, score in zip(self._foreground(), scores, strict=True)})
-        collapsed = bool(self.val_dice.predicted_foreground == 0)
-        if collapsed and not self._collapsed and self.global_rank == 0:
-            log.warning(
-                "epoch %d: every voxel of the validation images was predicted as background. If this goes on, lower "
-                "the learning rate, raise data.init_args.sampler.init_args.probability, or try --config dice_ce.",
-                self.current_epoch,
-            )
-        self._collapsed = collapsed  # said once, and again only after it was over
+        if not self.trainer.sanity_checking:
+            self._nothing.add(bool(self.val_dice.predicted_foreground == 0), self.current_epoch)
+        if self._nothing.is_lasting:
+            self._say_nothing()
         self.val_dice.reset()
         self.val_loss.reset()
+
+    @override
+    def on_validation_end(self) -> None:
+        if self.trainer.state.fn == TrainerFn.VALIDATING:  # there will be no other
+            self._say_nothing()
+
+    @override
+    def on_train_end(self) -> None:
+        self._say_nothing()
+
+    def _say_nothing(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        advice = self._nothing.advice(self.loss, getattr(data, "sampler", None))
+        if advice and self.global_rank == 0:
+            log.warning(advice)
 
     @override
     def test_step(self, batch: CaseBatch, batch_idx: int) -> dict[str, Any]:

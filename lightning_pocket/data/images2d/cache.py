@@ -99,7 +99,9 @@ class ImageCache:
         rows = _read_rows(path / "targets.csv", data["subjects"])
         plain = {key: data[key] for key in keys}
         if "masks" in data:
-            masked = _read_masked(path / "targets.csv", rows, data["masks"])
+            masked = _read_masked(path / "targets.csv", rows) | {
+                "masks": MaskCoding.from_dict(data["masks"], data["classes"], str(path))
+            }
         else:
             masked = {"targets": _find_targets(path / "targets.csv", rows, data["classes"])}
         folds, kinds = read_folds(path / "folds.csv"), [row.get("class", "") for row in rows]
@@ -198,7 +200,7 @@ def _find_targets(path: Path, rows: Sequence[Mapping[str, str]], classes: list[s
         raise _damaged(path, error) from error
 
 
-def _read_masked(path: Path, rows: Sequence[Mapping[str, str]], masks: Mapping[str, Any]) -> dict[str, Any]:
+def _read_masked(path: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     try:
         shapes = [(int(row["height"]), int(row["width"])) for row in rows]
         sizes = [pixel_of(row) for row in rows]
@@ -206,7 +208,7 @@ def _read_masked(path: Path, rows: Sequence[Mapping[str, str]], masks: Mapping[s
         raise _damaged(path, error) from error
     known = [size for size in sizes if size is not None]
     pixel_mm = known if len(known) == len(sizes) else None  # millimetres and pixels have no mean
-    return {"masks": MaskCoding.from_dict(masks), "shapes": shapes, "pixel_mm": pixel_mm}
+    return {"shapes": shapes, "pixel_mm": pixel_mm}
 
 
 def _damaged(path: Path, error: Exception) -> PocketError:

@@ -12,6 +12,7 @@ from lightning_pocket.data.folds import Assignment, read_folds
 from lightning_pocket.data.layouts.images import ImageCase
 
 from .cache import IMAGE_SIZE, PIXEL_COLUMNS, SIZE_SOURCE, pixel_of
+from .coding import parse_coding
 
 
 def changes(
@@ -33,7 +34,7 @@ def changes(
     Returns:
         A line per setting that differs, ``setting: old -> new``, and at most one for each other kind of difference.
     """
-    lines = setting_lines(dataset["settings"], settings)
+    lines = setting_lines(dataset["settings"], settings) + _class_lines(dataset, settings["classes"])
     rows = _rows(cache / "targets.csv")
     classes = {subject: row["class"] for subject, row in rows.items()}
     now = {case.subject: case.class_name for case in cases}
@@ -49,6 +50,14 @@ def changes(
         "files with other content": _other_files(cases, dataset["sources"]) if names == old else [],
     }
     return lines + [f"{len(names):,} {what}, such as {names[0]}" for what, names in found.items() if names]
+
+
+def _class_lines(dataset: Mapping[str, Any], declared: Any) -> list[str]:
+    """Return a line where the masks were prepared with the same classes in another order."""
+    coding = parse_coding(declared).coding if "masks" in dataset and declared else None
+    if coding is None or coding.classes == dataset["classes"]:
+        return []
+    return [f"order of the classes: {', '.join(dataset['classes'])} -> {', '.join(coding.classes)}"]
 
 
 def _other_files(cases: Sequence[ImageCase], sources: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_pocket.data.checks import NO_CASE, Fault, unlisted_faults
+from lightning_pocket.data.checks import NO_CASE, Fault, line_faults, unlisted_faults
 from lightning_pocket.data.folds import Assignment
 from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.data.layouts.images import ImageCase, ImageLayout
 
 from .coding import MaskCoding
-from .masks import read_masks
+from .masks import check_mask_files, read_masks
 from .preprocess import ImagePreprocessing
 from .read import Picture, read_picture
 
@@ -31,7 +31,7 @@ class ImageInspection:
         shape: Rows and columns; None where it cannot be read.
         digest: SHA-256 of its pixels, for finding copies; None where it cannot be read.
         pixel_mm: Height and width of a pixel in mm, where that is known.
-        empty: Whether nothing is marked in its masks.
+        empty: Whether nothing is marked in it.
         smoothed: Pixels of its masks whose grey value a threshold decides.
     """
 
@@ -72,7 +72,7 @@ def examine(
     Args:
         case: The image.
         preprocessing: How it shall be prepared, if at all.
-        coding: What the values of its masks mean; None for images of known class.
+        coding: What the values of its masks mean; None where that is not known, and for images of known class.
 
     Returns:
         What was found, and what could be read.
@@ -84,11 +84,13 @@ def examine(
     faults = _picture_faults(case, picture, preprocessing)
     height, width = picture.pixels.shape[:2]
     mask = None
-    if coding is not None:
-        try:
+    try:
+        if coding is not None:
             mask = read_masks(case, coding, (height, width))
-        except ImageError as error:
-            faults.append(_fault(case, error))
+        else:
+            check_mask_files(case, (height, width))
+    except ImageError as error:
+        faults.append(_fault(case, error))
     content = str(picture.pixels.shape).encode() + np.ascontiguousarray(picture.pixels).tobytes()
     inspection = ImageInspection(
         case.subject,
@@ -128,16 +130,23 @@ def select(layout: ImageLayout, skip_missing: bool) -> tuple[list[ImageCase], li
     cases = layout.image_cases()
     exists = {file: file.is_file() for case in cases for file in case.files}
     present = [case for case in cases if all(exists[file] for file in case.files)]
-    faults = _name_faults(cases)
+    faults = line_faults(layout) + _name_faults(cases)
     missing = [file for file, there in exists.items() if not there]
     if missing:
         of = "image and mask" if layout.masked else "image"
         finding = listed(f"{len(missing):,} of {len(exists):,} {of} files are missing", missing)
-        if skip_missing and present:
-            faults.append(Fault(NO_CASE, str(missing[0]), finding, "none: they are left out", "warning"))
-        else:
-            advice = ", or go on without them with --skip_missing" if present else ""
-            faults.append(Fault(NO_CASE, str(missing[0]), finding, f"restore them{advice}"))
+        without = [case.subject for case in cases if not all(exists[file] for file in case.files)]
+        skipped = skip_missing and bool(present)
+        advice = ", or go on without them with --skip_missing" if present else ""
+        remedy = "none: they are left out" if skipped else f"restore them{advice}"
+        faults.append(
+            Fault(NO_CASE, str(missing[0]), finding, remedy, "warning" if skipped else "error", tuple(without))
+        )
+    if layout.unread:
+        finding = f"columns that mean nothing here are not read: {', '.join(layout.unread)}"
+        faults.append(
+            Fault(NO_CASE, str(layout.table or layout.root), finding, "none, unless one is misspelt", "warning")
+        )
     absent = set() if layout.masked else _absent(layout, present)
     for name in sorted(absent):
         finding = f"the class '{name}' has no image"
@@ -176,7 +185,8 @@ def copy_faults(
             shown = " and ".join(case.subject for case, _ in parted[0][:3])
             noun = "image" if len(parted) == 1 else "images"
             finding = f"copies of {len(parted):,} {noun} {what}, such as {shown}"
-            faults.append(Fault(NO_CASE, str(parted[0][0][0].file), finding, remedy, "warning"))
+            subjects = tuple(case.subject for same in parted for case, _ in same)
+            faults.append(Fault(NO_CASE, str(parted[0][0][0].file), finding, remedy, "warning", subjects))
     return faults
 
 
@@ -194,6 +204,8 @@ def _name_faults(cases: Sequence[ImageCase]) -> list[Fault]:
 
 
 def listed(finding: str, files: Sequence[Path], most: int = 3) -> str:
-    """Return a finding with the names of the first files it is about."""
+    """Return a finding with the names of the first files it is about, and their folders where names are not enough."""
     more = f" and {len(files) - most:,} more" if len(files) > most else ""
-    return f"{finding}: {', '.join(file.name for file in files[:most])}{more}"
+    folders = len({file.name for file in files}) < len(files)
+    names = [f"{file.parent.name}/{file.name}" if folders else file.name for file in files[:most]]
+    return f"{finding}: {', '.join(names)}{more}"

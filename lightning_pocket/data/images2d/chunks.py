@@ -80,13 +80,14 @@ def prepare_chunk(task: ChunkTask) -> list[ImageInspection]:
     files = [identify(file) for file in _files(task.cases)]
     members = [case.member for case in task.cases]
     key: dict[str, Any] = {"files": files, "members": members, "preprocessing": task.preprocessing.to_dict()}
-    if task.masks is not None:
+    coding = None if task.masks is None else task.masks.coding
+    if coding is not None:
         pixels = [case.pixel_mm and list(case.pixel_mm) for case in task.cases]
-        key |= {"masks": task.masks.coding.to_dict(), "pixels": pixels, "own": [len(case.masks) for case in task.cases]}
+        key |= {"masks": coding.to_dict(), "classes": coding.classes}
+        key |= {"pixels": pixels, "own": [len(case.masks) for case in task.cases]}
     kept = _kept(task.record, key)
     if kept is not None:
         return kept
-    coding = None if task.masks is None else task.masks.coding
     found = [examine(case, task.preprocessing, coding) for case in task.cases]
     inspections = [one.inspection for one in found]
     if not any(fault.severity == "error" for inspection in inspections for fault in inspection.faults):

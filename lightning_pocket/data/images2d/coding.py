@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_pocket.data.checks import parse_classes
-from lightning_pocket.data.layouts.base import IGNORE, class_values, counted_labels, ignored_value
+from lightning_pocket.data.checks import parse_label_values, refuse_late_background
+from lightning_pocket.data.layouts.base import IGNORE, counted_labels, ignored_value
 from lightning_pocket.data.preprocess import IGNORE_INDEX
 from lightning_pocket.errors import PocketError
 
@@ -26,9 +26,9 @@ class MaskCoding:
     Args:
         kind: ``threshold`` cuts grey values at half of the largest, into background and one class; ``values`` are
             whole numbers, one or more for each class; ``colours`` are the same as ``0xRRGGBB``.
-        labels: Name of the class of each value, in the order of the values; the lowest of a class is the one that
-            predictions are written with. Of ``threshold`` these are 0 and the largest value. Pixels of a class called
-            "ignore" do not count.
+        labels: Name of the class of each value, in the order of the classes, background first; the lowest value of a
+            class is the one that predictions are written with. Of ``threshold`` these are 0 and the largest value.
+            Pixels of a class called "ignore" do not count.
         outlined: Whether masks are the outlines of ellipses, to be filled.
     """
 
@@ -92,17 +92,33 @@ class MaskCoding:
         return {"kind": self.kind, "labels": labels, "outlined": self.outlined}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> MaskCoding:
-        """Undo ``to_dict``."""
-        return cls(data["kind"], {int(value): name for value, name in data["labels"].items()}, data["outlined"])
+    def from_dict(cls, data: Mapping[str, Any], classes: Sequence[str], where: str) -> MaskCoding:
+        """Undo ``to_dict``, whatever order the labels have been stored in: JSON files are written with sorted keys.
+
+        Args:
+            data: From ``to_dict``.
+            classes: Names of the classes in the order of their indices.
+            where: Names the file in errors.
+
+        Raises:
+            PocketError: If the classes are not those of the labels.
+        """
+        labels = {int(value): name for value, name in data["labels"].items()}
+        named = counted_labels(labels)
+        names = list(dict.fromkeys(named.values()))
+        if sorted(names) != sorted(classes):
+            raise PocketError(
+                f"{where}: the classes are {', '.join(classes)}, but its masks have {', '.join(names)}; run `pocket "
+                "prepare` again with --fresh, and train on what it writes."
+            )
+        order = sorted(named, key=lambda value: (list(classes).index(named[value]), value))
+        return cls(data["kind"], {value: named[value] for value in order} | labels, data["outlined"])
 
     @property
     def _values(self) -> dict[str, tuple[int, ...]]:
-        if self.kind != "colours":
-            return class_values(counted_labels(self.labels))
-        values: dict[str, tuple[int, ...]] = {}  # colours have no order but the given one
+        values: dict[str, tuple[int, ...]] = {}
         for value, name in counted_labels(self.labels).items():
-            values[name] = (*values.get(name, ()), value)
+            values[name] = tuple(sorted((*values.get(name, ()), value)))
         return values
 
 
@@ -124,8 +140,8 @@ def parse_coding(classes: str) -> Declared:
 
     Args:
         classes: Two names such as ``background,lesion`` for masks of two values, whichever they are; or more names, for
-            the values 0, 1, 2 and so on; ``NAME=VALUE`` and ``NAME=1+4`` as for volumes; or ``NAME=#RRGGBB`` for each,
-            background first.
+            the values 0, 1, 2 and so on; ``NAME=VALUE`` and ``NAME=1+4`` as for volumes; or ``NAME=#RRGGBB`` for each.
+            Background comes first, whatever its value: ``background=255,lesion=0`` is for inverted masks.
 
     Returns:
         What is declared.
@@ -136,7 +152,7 @@ def parse_coding(classes: str) -> Declared:
     parts = [part.strip() for part in classes.split(",")]
     if "#" in classes:
         return Declared(coding=MaskCoding("colours", _parse_colours(parts, classes)))
-    labels = parse_classes(classes)
+    labels = parse_label_values(classes)
     if len(parts) == 2 and "=" not in classes and IGNORE not in {part.lower() for part in parts}:
         return Declared(names=(parts[0], parts[1]))
     return Declared(coding=MaskCoding("values", labels))
@@ -156,4 +172,5 @@ def _parse_colours(parts: Sequence[str], classes: str) -> dict[int, str]:
     names = list(counted_labels(labels).values())
     if len(set(names)) < 2 or len(labels) - len(names) > 1 or parts[0].lower().startswith(f"{IGNORE}="):
         raise PocketError(f"classes: '{classes}'; expected background first, at least one more class and one ignore.")
+    refuse_late_background(names, classes)
     return labels

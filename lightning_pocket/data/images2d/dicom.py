@@ -13,6 +13,8 @@ from lightning_pocket.data.integrity import INTACT_COPY, ImageError
 _MAGIC = (128, b"DICM")  # what a DICOM file holds at this byte
 _PIXEL_SPACING, _STORED_BITS, _SIGNED = "0028|0030", "0028|0101", "0028|0103"
 _INTERCEPT, _SLOPE = "0028|1052", "0028|1053"
+_PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # the tag (7FE0,0010), in either order of bytes
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax of files that hide it by compression
 
 
 def is_dicom(path: Path) -> bool:
@@ -40,7 +42,7 @@ def read_dicom(path: Path) -> tuple[np.ndarray, float | None, tuple[float, float
         does not.
 
     Raises:
-        ImageError: If the file cannot be read, or holds several frames.
+        ImageError: If the file cannot be read, has no Pixel Data (7FE0,0010), or holds several frames.
     """
     import SimpleITK as sitk
 
@@ -50,6 +52,9 @@ def read_dicom(path: Path) -> tuple[np.ndarray, float | None, tuple[float, float
     try:
         image = reader.Execute()
     except RuntimeError as error:  # the only exception of SimpleITK
+        if _lacks_pixels(path):
+            remedy = "take it out if it is a report or the like, or " + INTACT_COPY
+            raise ImageError(path, "holds no pixel data (7FE0,0010)", remedy) from error
         raise ImageError(path, "cannot be read as DICOM", INTACT_COPY) from error
     frames = image.GetSize()[2] if image.GetDimension() > 2 else 1
     if frames > 1:
@@ -58,6 +63,15 @@ def read_dicom(path: Path) -> tuple[np.ndarray, float | None, tuple[float, float
     pixels = pixels[0] if image.GetDimension() > 2 else pixels
     tags = {key: image.GetMetaData(key).strip() for key in image.GetMetaDataKeys()}
     return pixels, _highest(tags), _pixel_mm(tags)
+
+
+def _lacks_pixels(path: Path) -> bool:
+    """Tell whether there is no Pixel Data in a file that could not be read."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return _DEFLATED not in content and not any(tag in content for tag in _PIXELS)
 
 
 def _highest(tags: Mapping[str, str]) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from lightning_pocket.data.checks import NO_CASE, UNFIT_NAME, Fault, name_faults
 from lightning_pocket.data.integrity import ImageError
@@ -17,6 +18,8 @@ from .checks import ImageInspection, listed
 from .coding import Declared, MaskCoding
 from .mask_values import MaskValues, find_coding, mask_values
 
+Severity = Literal["error", "warning"]
+
 
 def list_faults(layout: MaskLayout, cases: Sequence[ImageCase], unlabelled_as_background: bool) -> list[Fault]:
     """Return what is wrong with the names of the images, and with having no mask or no line in the index.
@@ -28,40 +31,56 @@ def list_faults(layout: MaskLayout, cases: Sequence[ImageCase], unlabelled_as_ba
     """
     faults = [fault for fault in name_faults(cases) if fault.finding == UNFIT_NAME]  # results are files of the name
     bare = [case for case in cases if not case.masks and case.class_name not in layout.empty_classes]
-    if bare and not unlabelled_as_background:
-        finding = listed(f"{len(bare):,} of {len(cases):,} images have no mask", [case.file for case in bare])
-        remedy = "add them, or say --unlabelled_as_background if there is nothing to mark in them"
-        faults.append(Fault(NO_CASE, str(bare[0].file), finding, remedy))
+    if bare:
+        finding, files = f"{len(bare):,} of {len(cases):,} images have no mask", [case.file for case in bare]
+        if unlabelled_as_background and len(bare) < len(cases):
+            remedy = "none: there is nothing to mark in them, as you say"
+            faults.append(_grouped(finding, bare, files, remedy, "warning"))
+        else:
+            nothing = ": there is nothing to learn without any"
+            advice = ", or say --unlabelled_as_background if there is nothing to mark in them"
+            remedy = f"add them{nothing if unlabelled_as_background else advice}"
+            faults.append(_grouped(finding, bare, files, remedy, "error"))
     if layout.unindexed:
-        files = [case.file for case in layout.unindexed]
-        finding = listed(f"{len(files):,} of {len(layout.image_cases()):,} images have no line in {INDEX}", files)
+        finding = f"{len(layout.unindexed):,} of {len(layout.image_cases()):,} images have no line in {INDEX}"
         remedy = "add them: without a group an image counts as independent of the others"
-        faults.append(Fault(NO_CASE, str(files[0]), finding, remedy, "warning"))
+        files = [case.file for case in layout.unindexed]
+        faults.append(_grouped(finding, layout.unindexed, files, remedy, "warning"))
     return faults
 
 
 def summary_faults(cases: Sequence[ImageCase], inspections: Sequence[ImageInspection]) -> list[Fault]:
-    """Return a warning for all masks in which nothing is marked, and one for all that have smoothed edges.
+    """Return what is to be said of all masks in which nothing is marked, and of all that have smoothed edges.
 
     Args:
         cases: The images.
         inspections: What was found in each.
+
+    Returns:
+        Warnings; that all masks are empty is an error.
     """
     faults = []
-    pairs = list(zip(cases, inspections, strict=True))
-    for what, remedy, found in (
-        ("are empty", "right only if nothing is to be found there", [c for c, i in pairs if i.empty]),
-        (
-            "have grey values between background and class, cut at half",
-            "right for smoothed edges and JPEG; if the greys are classes, declare them with --classes NAME=VALUE",
-            [c for c, i in pairs if i.smoothed],
-        ),
-    ):
-        if found:
-            files = [case.masks[0] if case.masks else case.file for case in found]
-            finding = listed(f"{len(found):,} of {len(cases):,} masks {what}", files)
-            faults.append(Fault(NO_CASE, str(files[0]), finding, remedy, "warning"))
+    masked = [(case, found) for case, found in zip(cases, inspections, strict=True) if case.masks]
+    empty = [case for case, found in masked if found.empty]
+    if empty:
+        every = len(empty) == len(masked)
+        wrong = "there is nothing to learn: look for the right masks"
+        right = "right only if nothing is to be found there"
+        finding, files = f"{len(empty):,} of {len(masked):,} masks are empty", [case.masks[0] for case in empty]
+        faults.append(_grouped(finding, empty, files, wrong if every else right, "error" if every else "warning"))
+    smoothed = [case for case, found in masked if found.smoothed]
+    if smoothed:
+        number = f"{len(smoothed):,} of {len(masked):,} masks"
+        finding = f"{number} have grey values between background and class, cut at half"
+        remedy = "right for smoothed edges and JPEG; if the greys are classes, declare them with --classes NAME=VALUE"
+        faults.append(_grouped(finding, smoothed, [case.masks[0] for case in smoothed], remedy, "warning"))
     return faults
+
+
+def _grouped(finding: str, cases: Sequence[ImageCase], files: Sequence[Path], remedy: str, severity: Severity) -> Fault:
+    """Return one fault of several images, which names the first of these files."""
+    subjects = tuple(case.subject for case in cases)
+    return Fault(NO_CASE, str(files[0]), listed(finding, files), remedy, severity, subjects)
 
 
 def resolve_coding(
@@ -83,7 +102,8 @@ def resolve_coding(
         ignored: See :func:`coding_of`.
 
     Raises:
-        PocketError: If it cannot be found out.
+        ImageError: If it cannot be found out from the values of a mask.
+        PocketError: If what the user says does not fit them.
     """
     files = [file for case in cases for file in case.masks]
     coding = coding_of(files, declared, layout.foreground, workers, progress, ignored)
@@ -109,7 +129,8 @@ def coding_of(
         ignored: Value of pixels that do not count.
 
     Raises:
-        PocketError: If it cannot be found out.
+        ImageError: If it cannot be found out from the values of a mask.
+        PocketError: If what the user says does not fit them.
     """
     if declared.coding is not None:
         return declared.coding

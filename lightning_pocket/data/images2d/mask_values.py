@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_pocket.data.integrity import ImageError
 from lightning_pocket.errors import PocketError
 
 from .coding import BACKGROUND, MaskCoding
@@ -79,7 +80,8 @@ def find_coding(
         ignored: Value of pixels that do not count; it is no class.
 
     Raises:
-        PocketError: If that is not possible.
+        ImageError: If that is not possible; it names the mask that shows it best.
+        PocketError: If two classes are named and the masks have others.
     """
     if any(one.kind == "colours" for one in found):
         return _refuse_names(_find_colours(found), names)
@@ -91,7 +93,7 @@ def find_coding(
     if len(values) < 3 or grey:
         background, marked = names or (BACKGROUND, foreground)
         return MaskCoding("threshold", {0: background, values[-1] or _BYTE: marked})
-    _refuse_many(found, len(values), f"values; declare the classes with --classes {_VALUES}")
+    _refuse_many(found, len(values), "values", _VALUES)
     labels = {value: f"label_{value}" if value else BACKGROUND for value in values}
     return _refuse_names(MaskCoding("values", labels), names)
 
@@ -105,11 +107,13 @@ def _count(values: np.ndarray) -> dict[int, int]:
 
 
 def _find_colours(found: Sequence[MaskValues]) -> MaskCoding:
-    if any(one.kind == "palette" for one in found):
-        raise PocketError("classes: some masks are in colours and others have a palette; declare --classes by colour.")
+    palette = next((one.path for one in found if one.kind == "palette"), None)
+    if palette is not None:
+        remedy = f"declare the classes by colour, --classes {_COLOURS}"
+        raise ImageError(palette, "some masks are in colours and others, such as this one, have a palette", remedy)
     # A grey value stands for a colour too.
     every = {0} | {value * (1 if one.kind == "colours" else 0x10101) for one in found for value in one.counts}
-    _refuse_many(found, len(every), f"colours; declare the classes with --classes {_COLOURS}")
+    _refuse_many(found, len(every), "colours", _COLOURS)
     return MaskCoding("colours", {value: f"#{value:06x}" if value else BACKGROUND for value in sorted(every)})
 
 
@@ -122,7 +126,7 @@ def _refuse_classes(found: Sequence[MaskValues], highest: int, named: bool) -> N
         named: Whether the user says that there are two classes.
 
     Raises:
-        PocketError: If the values between may be classes.
+        ImageError: If the values between may be classes.
     """
     reaching = [one for one in found if max(one.counts, default=0) >= highest / 2]  # the others are faulty
     between = {one.path: sorted(set(one.counts) - {0, highest}) for one in reaching}
@@ -131,25 +135,26 @@ def _refuse_classes(found: Sequence[MaskValues], highest: int, named: bool) -> N
     if 0 < len(values) <= _FEW:
         path = max(exact, key=lambda one: len(between[one.path])).path
         remedy = f"declare all with --classes {_VALUES}, one class as NAME=VALUE+VALUE, what does not count as ignore"
-        raise PocketError(f"{_hold(path, values, highest)}, too few for smoothed edges; {remedy}.")
+        raise ImageError(path, f"{_hold(values, highest)}, too few for smoothed edges", remedy)
     marked = sum(count for one in reaching for value, count in one.counts.items() if value >= highest / 2)
     for most, what in ((_MOST_SOLID, "solid"), (_MOST_BETWEEN, "counts")):
         pixels = {one.path: sum(getattr(one, what).get(value, 0) for value in between[one.path]) for one in reaching}
         if sum(pixels.values()) > most * marked and not named:
             path = max(pixels, key=lambda path: pixels[path])
             remedy = f"declare the classes with --classes {_VALUES}, or cut all at half with --classes background,NAME"
-            raise PocketError(f"{_hold(path, between[path], highest)}, too many pixels for smoothed edges; {remedy}.")
+            raise ImageError(path, f"{_hold(between[path], highest)}, too many pixels for smoothed edges", remedy)
 
 
-def _hold(path: Path, values: Sequence[int], highest: int) -> str:
+def _hold(values: Sequence[int], highest: int) -> str:
     listed = ", ".join(map(str, values[:_MOST_SHOWN])) + (", ..." if len(values) > _MOST_SHOWN else "")
-    return f"{path}: masks such as this one hold {listed} between 0 and {highest}"
+    return f"masks such as this one hold {listed} between 0 and {highest}"
 
 
-def _refuse_many(found: Sequence[MaskValues], number: int, what: str) -> None:
+def _refuse_many(found: Sequence[MaskValues], number: int, what: str, example: str) -> None:
     if number > _MOST_CLASSES:
         most = max(found, key=lambda one: len(one.counts))  # the first of several
-        raise PocketError(f"{most.path}: the masks have {number:,}, this one {len(most.counts):,} different {what}.")
+        finding = f"the masks have {number:,}, this one {len(most.counts):,} different {what}"
+        raise ImageError(most.path, finding, f"declare the classes with --classes {example}")
 
 
 def _refuse_names(coding: MaskCoding, names: tuple[str, str] | None) -> MaskCoding:

@@ -77,18 +77,21 @@ def read_raw_mask(path: Path, colours: bool = False) -> RawMask:
     return RawMask(planes[..., 0], "grey") if grey and not colours else RawMask(_pack(planes), "colours")
 
 
-def read_mask(path: Path, coding: MaskCoding) -> Mask:
+def read_mask(path: Path, coding: MaskCoding, shape: tuple[int, int] | None = None) -> Mask:
     """Read one mask as class indices.
 
     Args:
         path: The file.
         coding: What its values mean.
+        shape: Rows and columns that it must have.
 
     Raises:
-        ImageError: If it cannot be read, is in colours where values are expected, or has values that mean nothing; with
-            a threshold if it has values, but none that reaches it.
+        ImageError: If it cannot be read, has another size, is in colours where values are expected, or has values that
+            mean nothing; with a threshold if it has values, but none that reaches it.
     """
     raw = read_raw_mask(path, coding.kind == "colours")
+    if shape is not None:
+        _refuse_size(path, raw.pixels, shape)
     if raw.kind == "colours" and coding.kind != "colours":
         remedy = "declare the classes with --classes background=#000000,NAME=#RRGGBB, or store grey values"
         raise ImageError(path, "the mask is in colours", remedy)
@@ -127,11 +130,7 @@ def read_masks(case: ImageCase, coding: MaskCoding, shape: Sequence[int]) -> Mas
     label = np.zeros((height, width), np.uint8)
     smoothed = 0
     for path in case.masks:
-        mask = read_mask(path, coding)
-        if mask.label.shape != label.shape:
-            found = " x ".join(map(str, mask.label.shape))
-            finding = f"the mask is {found} pixels (H x W), its image {height} x {width}"
-            raise ImageError(path, finding, "give it the size of the image, by nearest neighbours")
+        mask = read_mask(path, coding, (height, width))
         both = (label != 0) & (mask.label != 0) & (label != mask.label)
         if both.any():
             finding = f"gives {int(both.sum()):,} pixels another class than another mask of the image"
@@ -139,6 +138,27 @@ def read_masks(case: ImageCase, coding: MaskCoding, shape: Sequence[int]) -> Mas
         label = np.maximum(label, mask.label)
         smoothed += mask.smoothed
     return Mask(label, smoothed)
+
+
+def check_mask_files(case: ImageCase, shape: tuple[int, int]) -> None:
+    """Check what can be said of the masks of an image before their values have a meaning.
+
+    Args:
+        case: The image.
+        shape: Its rows and columns.
+
+    Raises:
+        ImageError: If a mask cannot be read, or has another size than the image.
+    """
+    for path in case.masks:
+        _refuse_size(path, read_raw_mask(path).pixels, shape)
+
+
+def _refuse_size(path: Path, pixels: np.ndarray, shape: tuple[int, int]) -> None:
+    if pixels.shape != shape:
+        sizes = [" x ".join(map(str, size)) for size in (pixels.shape, shape)]
+        finding = f"the mask is {sizes[0]} pixels (H x W), its image {sizes[1]}"
+        raise ImageError(path, finding, "give it the size of the image, by nearest neighbours")
 
 
 def _whole(path: Path, pixels: np.ndarray) -> np.ndarray:

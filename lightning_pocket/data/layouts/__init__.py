@@ -52,18 +52,19 @@ def layouts() -> dict[str, type[Layout]]:
     return {kind.name: kind for kind in found if isinstance(kind, type) and issubclass(kind, Layout) and kind != Layout}
 
 
-def find_layout(path: str | Path, layout: str = "auto") -> Layout:
+def find_layout(path: str | Path, layout: str = "auto", keep_faulty: bool = False) -> Layout:
     """Open a raw data set.
 
     Args:
         path: Folder of the data set, or its CSV file.
         layout: Name of the layout, or "auto" to find the one that matches.
+        keep_faulty: Return a data set whose tables have faulty lines too, for a caller that looks at ``line_faults``.
 
     Returns:
         The data set.
 
     Raises:
-        PocketError: If the path does not exist, holds no images, or no layout matches.
+        PocketError: If the path does not exist, holds no images, or no layout matches; if a line of a table is wrong.
     """
     path = Path(path)
     known = layouts()
@@ -82,6 +83,8 @@ def find_layout(path: str | Path, layout: str = "auto") -> Layout:
     if layout != "auto" and not kind.matches(path):
         raise PocketError(f"{path}: not a data set of layout {kind.name}; expected {kind.expects}.")
     found = kind(path)
+    if found.line_faults and not (keep_faulty and found.cases()):
+        raise found.line_faults[0].to_error()
     if not found.cases():
         raise PocketError(f"{path}: a data set of layout {found.name} without images; expected {found.expects}.")
     return found

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal
 from lightning_pocket.data.folds import Assignment
 from lightning_pocket.errors import PocketError
 
+from .table_faults import LineFault
+
 IGNORE = "ignore"  # the class of voxels that do not count
 
 
@@ -59,6 +61,7 @@ class Layout(ABC):
         regions: Raw label values of named parts that are scored together, and may overlap.
         roles: Words by which the names of the files tell images and labels apart.
         notes: What label values that are not declared usually are, and how to declare them.
+        line_faults: What is wrong with lines of the tables that the data set is described by.
     """
 
     name: ClassVar[str]
@@ -70,6 +73,7 @@ class Layout(ABC):
     regions: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     roles: ClassVar[tuple[str, ...]] = ()
     notes: ClassVar[Mapping[int, str]] = {}
+    line_faults: Sequence[LineFault] = ()
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from lightning_pocket.data.folds import parse_assignment
 from lightning_pocket.errors import PocketError
 
 from .images import ImageCase, ImageLayout
 from .index import read_rows
+from .table_faults import LineFault, read_assignment, refuse_misspelt, unread
 
 _NEEDED = ("subject", "image", "class")
+_KNOWN = (*_NEEDED, "fold", "split", "group")
 
 
 class ImageTable(ImageLayout):
@@ -26,12 +27,16 @@ class ImageTable(ImageLayout):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        _, rows = read_rows(root)
-        self._cases = [self._case(number, row) for number, row in rows]
+        header, rows = read_rows(root)
+        refuse_misspelt(root, header, _KNOWN)
+        self.unread = unread(header, _KNOWN)
+        self.line_faults: list[LineFault] = []
+        found = [self._case(number, row) for number, row in rows]
+        self._cases = [case for case in found if case is not None]
         self.class_names = sorted({case.class_name for case in self._cases})
-        if len(self.class_names) < 2:
-            found = ", ".join(self.class_names) or "no image"
-            raise PocketError(f"{root}: has one class or none ({found}); expected images of two classes or more.")
+        if len(self.class_names) < 2 and not self.line_faults:
+            names = ", ".join(self.class_names) or "no image"
+            raise PocketError(f"{root}: has one class or none ({names}); expected images of two classes or more.")
 
     @classmethod
     @override
@@ -45,18 +50,19 @@ class ImageTable(ImageLayout):
     def image_cases(self) -> list[ImageCase]:
         return list(self._cases)
 
-    def _case(self, number: int, row: dict[str, str]) -> ImageCase:
-        where = f"{self.root}, line {number}"
-        for name in _NEEDED:
-            if not row[name]:
-                raise PocketError(f"{where}: the {name} is blank; every image needs {', '.join(_NEEDED)}.")
-        assignment = parse_assignment(row.get("fold", ""), row.get("split", ""), where)
+    def _case(self, number: int, row: dict[str, str]) -> ImageCase | None:
+        assignment = read_assignment(row, self.root, number, self.line_faults)
+        blank = [name for name in _NEEDED if not row[name]]
+        if blank:
+            remedy = f"every image needs {', '.join(_NEEDED)}"
+            self.line_faults.append(LineFault(self.root, number, f"the {blank[0]} is blank", remedy))
+            return None
         return ImageCase(
             subject=row["subject"],
             images=(self.root.parent / row["image"],),
             label=None,
             fold=assignment.fold,
             split=assignment.split,
-            group=row.get("group") or None,
+            group=assignment.group,
             class_name=row["class"],
         )

@@ -55,12 +55,16 @@ class ImageLayout(Layout):
         class_names: Names of the classes; the index is the target.
         size: Rows and columns that every image has; None where they differ.
         masked: Whether the images have masks rather than classes.
+        table: The table of what is known of the images, if there is one.
+        unread: Its columns that mean nothing.
     """
 
     kind: ClassVar[Literal["volumes", "images"]] = "images"
     masked: ClassVar[bool] = False
     class_names: list[str]
     size: tuple[int, int] | None = None
+    table: Path | None = None
+    unread: Sequence[str] = ()
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -6,16 +6,20 @@ import csv
 import io
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lightning_pocket.data.folds import Assignment, parse_assignment
+from lightning_pocket.data.folds import Assignment
 from lightning_pocket.errors import PocketError
 
 from .images import ImageCase, picture_stem
+from .table_faults import LineFault, read_assignment, refuse_misspelt, unread
 
 #: A table beside the folders of a data set.
 INDEX = "index.csv"
+#: What a table may say of an image.
+COLUMNS = ("group", "fold", "split", "class", "pixel_mm")
+_KEYS = ("subject", "file")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,26 @@ class Entry:
         )
 
 
-def with_index(folders: Sequence[Path], cases: Iterable[ImageCase]) -> tuple[list[ImageCase], list[ImageCase]]:
+@dataclass(frozen=True)
+class Indexed:
+    """Images with what a table says of them.
+
+    Args:
+        cases: All images.
+        table: The table, if there is one.
+        unindexed: Those of which it has no line.
+        faults: What is wrong with its lines.
+        unread: Its columns that mean nothing.
+    """
+
+    cases: list[ImageCase]
+    table: Path | None = None
+    unindexed: list[ImageCase] = field(default_factory=list)
+    faults: list[LineFault] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+def with_index(folders: Sequence[Path], cases: Iterable[ImageCase]) -> Indexed:
     """Add what ``index.csv`` says, where there is one.
 
     Args:
@@ -53,27 +76,29 @@ def with_index(folders: Sequence[Path], cases: Iterable[ImageCase]) -> tuple[lis
         cases: The images of the data set.
 
     Returns:
-        The same cases with what the table says; and those of which it has no line, if there is a table.
+        The images; of a line that is wrong, about an image that is not there or that another line is about, a fault.
 
     Raises:
-        PocketError: If there are several tables; if one cannot be read, names no image, or has a wrong cell; if a line
-            is about an image that is not there, or that another line is about.
+        PocketError: If there are several tables, or one that cannot be read, names no image or has a misspelt column.
     """
     cases = list(cases)
     tables = [path for path in dict.fromkeys(folder / INDEX for folder in folders) if path.is_file()]
     if not tables:
-        return cases, []
+        return Indexed(cases)
     if len(tables) > 1:
         listed = " and ".join(map(str, tables))
         raise PocketError(f"{listed}: several tables of the same images; put all lines into {tables[0]}.")
-    entries = _read_index(tables[0], {case.subject for case in cases})
+    header, entries, faults = _read_index(tables[0], {case.subject for case in cases})
     found = [entries[case.subject].add_to(case) if case.subject in entries else case for case in cases]
-    return found, [case for case in cases if case.subject not in entries]
+    unindexed = [case for case in cases if case.subject not in entries]
+    return Indexed(found, tables[0], unindexed, faults, unread(header, (*_KEYS, *COLUMNS)))
 
 
-def _read_index(path: Path, known: Collection[str]) -> dict[str, Entry]:
+def _read_index(path: Path, known: Collection[str]) -> tuple[list[str], dict[str, Entry], list[LineFault]]:
+    """Return the columns, what is said of each image, and what is wrong."""
     header, rows = read_rows(path)
-    key = next((name for name in ("subject", "file") if name in header), None)
+    refuse_misspelt(path, header, (*_KEYS, *COLUMNS))
+    key = next((name for name in _KEYS if name in header), None)
     if key is None:
         found = ", ".join(header) or "nothing"
         raise PocketError(
@@ -81,42 +106,45 @@ def _read_index(path: Path, known: Collection[str]) -> dict[str, Entry]:
         )
     entries: dict[str, Entry] = {}
     lines: dict[str, int] = {}
+    faults: list[LineFault] = []
     for number, row in rows:
         subject = row[key] if key == "subject" else picture_stem(Path(row[key].replace("\\", "/")))
-        where = f"{path}, line {number}"
+        entry = read_entry(row, path, number, faults)
         if subject in lines:
-            raise PocketError(f"{where}: '{row[key]}' is in line {lines[subject]} already; give each image one line.")
-        lines[subject] = number
-        entries[subject] = read_entry(row, where)
-    _refuse_strangers(path, lines, known)
-    return entries
+            finding = f"'{row[key]}' is in line {lines[subject]} already"
+            faults.append(LineFault(path, number, finding, "give each image one line"))
+            continue
+        lines[subject], entries[subject] = number, entry
+    return header, entries, _strangers(path, lines, known) + faults
 
 
-def _refuse_strangers(path: Path, lines: Mapping[str, int], known: Collection[str]) -> None:
-    """Refuse a table with lines that are about no image: a name that is written otherwise would lose its group."""
+def _strangers(path: Path, lines: Mapping[str, int], known: Collection[str]) -> list[LineFault]:
+    """Return that lines are about no image, if so: a name that is written otherwise would lose its group."""
     strange = [name for name in lines if name not in known]
-    if strange:
-        more = f"and {len(strange) - 1:,} more are no images" if len(strange) > 1 else "is no image"
-        expected = f", whose images are called such as '{min(known)}'" if known else ""
-        raise PocketError(
-            f"{path}, line {lines[strange[0]]}: '{strange[0]}' {more} of the data set{expected}; mend the name or take "
-            "out the line."
-        )
+    if not strange:
+        return []
+    more = f"and {len(strange) - 1:,} more are no images" if len(strange) > 1 else "is no image"
+    expected = f", whose images are called such as '{min(known)}'" if known else ""
+    finding = f"'{strange[0]}' {more} of the data set{expected}"
+    return [LineFault(path, lines[strange[0]], finding, "mend the name or take out the line")]
 
 
-def read_entry(row: Mapping[str, str], where: str) -> Entry:
+def read_entry(row: Mapping[str, str], table: Path, line: int, faults: list[LineFault]) -> Entry:
     """Read the cells ``fold``, ``split``, ``group``, ``class`` and ``pixel_mm`` of a row, each of which may be absent.
 
     Args:
         row: Cells by column.
-        where: Names file and line in errors.
-
-    Raises:
-        PocketError: If a cell is wrong.
+        table: The file.
+        line: Number of the line.
+        faults: What is wrong is added here; a wrong cell counts as blank.
     """
-    place = parse_assignment(row.get("fold", ""), row.get("split", ""), where)
-    place = replace(place, group=row.get("group") or None)
-    return Entry(place, row.get("class", ""), parse_pixel(row.get("pixel_mm", ""), where))
+    place = read_assignment(row, table, line, faults)
+    pixel = None
+    try:
+        pixel = parse_pixel(row.get("pixel_mm", ""), f"{table}, line {line}")
+    except PocketError as error:
+        faults.append(LineFault.of(error, table, line))
+    return Entry(place, row.get("class", ""), pixel)
 
 
 def parse_pixel(text: str, where: str) -> tuple[float, float] | None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from lightning_pocket.errors import PocketError
-
 from .images import ImageCase
-from .index import read_entry, read_rows
+from .index import COLUMNS, read_entry, read_rows
 from .masks import MaskLayout
+from .table_faults import LineFault, refuse_misspelt, unread
 
 _NEEDED = ("subject", "image", "mask")
+_KNOWN = (*_NEEDED, *COLUMNS)
 
 
 class MaskTable(MaskLayout):
@@ -26,8 +26,12 @@ class MaskTable(MaskLayout):
     expects = "a CSV file with the columns subject, image and mask"
 
     def __init__(self, root: Path) -> None:
-        _, rows = read_rows(root)
-        super().__init__(root, (_case(root, number, row) for number, row in rows))
+        header, rows = read_rows(root)
+        refuse_misspelt(root, header, _KNOWN)
+        faults: list[LineFault] = []
+        found = [_case(root, number, row, faults) for number, row in rows]
+        super().__init__(root, [case for case in found if case is not None])
+        self.unread, self.line_faults = unread(header, _KNOWN), [*faults, *self.line_faults]
 
     @classmethod
     @override
@@ -38,11 +42,12 @@ class MaskTable(MaskLayout):
         return set(_NEEDED) <= set(header) and "label" not in header
 
 
-def _case(root: Path, number: int, row: dict[str, str]) -> ImageCase:
-    where = f"{root}, line {number}"
-    for name in ("subject", "image"):
-        if not row[name]:
-            raise PocketError(f"{where}: the {name} is blank; every image needs a subject and an image.")
+def _case(root: Path, number: int, row: dict[str, str], faults: list[LineFault]) -> ImageCase | None:
+    entry = read_entry(row, root, number, faults)
+    blank = [name for name in ("subject", "image") if not row[name]]
+    if blank:
+        faults.append(LineFault(root, number, f"the {blank[0]} is blank", "every image needs a subject and an image"))
+        return None
     masks = tuple(root.parent / name.strip() for name in row["mask"].split(";") if name.strip())
     case = ImageCase(row["subject"], (root.parent / row["image"],), None, masks=masks)
-    return read_entry(row, where).add_to(case)
+    return entry.add_to(case)

@@ -34,7 +34,9 @@ class MaskLayout(ImageLayout):
 
     def __init__(self, root: Path, cases: Iterable[ImageCase], folders: Sequence[Path] = ()) -> None:
         super().__init__(root)
-        self._cases, self.unindexed = with_index([root, *folders], cases)
+        indexed = with_index([root, *folders], cases)
+        self._cases, self.unindexed = indexed.cases, indexed.unindexed
+        self.table, self.unread, self.line_faults = indexed.table, indexed.unread, indexed.faults
         self.class_names = sorted({case.class_name for case in self._cases if case.class_name})
 
     @override

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from lightning_pocket.data.folds import parse_assignment
 from lightning_pocket.errors import PocketError
 
 from .base import Case, Layout
+from .table_faults import LineFault, read_assignment, refuse_misspelt
 
 RESERVED = ("subject", "label", "fold", "split", "group")
 
@@ -28,7 +28,8 @@ class Table(Layout):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        header, self.rows = _read(root)
+        header, rows = _read(root)
+        refuse_misspelt(root, header, RESERVED)
         self.channels = [name for name in header if name not in RESERVED]
         self.labels = None
         missing = [name for name in ("subject", "label") if name not in header]
@@ -37,6 +38,9 @@ class Table(Layout):
                 f"{root}: columns are {', '.join(header) or 'nothing'}; expected subject, label and one or more "
                 "image columns, each with a name of its own."
             )
+        self.line_faults: list[LineFault] = []
+        found = [self._case(number, row) for number, row in rows]
+        self._cases = [case for case in found if case is not None]
 
     @classmethod
     @override
@@ -45,13 +49,13 @@ class Table(Layout):
 
     @override
     def cases(self) -> list[Case]:
-        return [self._case(number, row) for number, row in self.rows]
+        return list(self._cases)
 
-    def _case(self, number: int, row: dict[str, str]) -> Case:
-        where = f"{self.root}, line {number}"
+    def _case(self, number: int, row: dict[str, str]) -> Case | None:
+        assignment = read_assignment(row, self.root, number, self.line_faults)
         if not row["subject"]:
-            raise PocketError(f"{where}: the subject is blank; give each case a name.")
-        assignment = parse_assignment(row.get("fold", ""), row.get("split", ""), where)
+            self.line_faults.append(LineFault(self.root, number, "the subject is blank", "give each case a name"))
+            return None
         folder = self.root.parent
         return Case(
             subject=row["subject"],
@@ -59,7 +63,7 @@ class Table(Layout):
             label=folder / row["label"] if row["label"] else None,
             fold=assignment.fold,
             split=assignment.split,
-            group=row.get("group") or None,
+            group=assignment.group,
         )
 
 
