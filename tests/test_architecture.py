@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"machine.limits"},
     "speed": set(),
     "tasks": {"networks", "inference", "losses", "metrics", "speed"},
-    "callbacks": {"reports", "speed"},
+    "callbacks": {"metrics", "reports", "speed"},
     "reports": {"metrics"},
     "profiling": set(),
     "machine": set(),

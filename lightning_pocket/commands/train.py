@@ -133,9 +133,10 @@ class PocketCLI(LightningCLI):
             raise PocketError(f"trainer.accumulate_grad_batches: found {steps}; give at least 1 batch.")
         for logger in _as_list(options.trainer.logger):
             logger.init_args.save_dir = options.run_dir
-            check = getattr(resolve_name(logger.class_path), "check_installed", None)
-            if check is not None:  # here: jsonargparse buries what a logger raises when it is made
-                check()
+            is_usable = getattr(resolve_name(logger.class_path), "is_usable", None)
+            # Asked here: jsonargparse buries what a logger raises when it is made.
+            if is_usable is not None and not is_usable(logger.init_args):
+                options.trainer.logger = [other for other in options.trainer.logger if other is not logger]
         if self.subcommand != "fit" and hasattr(options.data.init_args, "cache"):
             options.data.init_args.cache = self.run.find_cache(options.data.init_args.cache)
         if self.subcommand == "validate":  # the curves are the training's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,26 @@ from lightning_pocket.launch import run_tied
 from lightning_pocket.locks import FileLock
 from lightning_pocket.reports.tested import is_tested
 from lightning_pocket.run_folder import RunFolder
+from lightning_pocket.storage import write_json
 
 from .jobs import PAUSE_S
 from .run_settings import check_data, check_settings, resolve_all
+from .table import ExperimentTable
+
+#: Says that the runs in a folder are one experiment with several seeds: loggers show them as one group.
+SEEDS = "seeds.json"
+
+
+def mark_seeds(experiments: ExperimentTable, folder: Path, places: Iterable[str]) -> None:
+    """Mark the folder of each row of a table with seeds as the place of one experiment.
+
+    Args:
+        experiments: The table.
+        folder: Folder of all runs.
+        places: Places of the runs below the folder.
+    """
+    for row in {place.rpartition("/")[0] for place in places} - {""}:
+        write_json(folder / row / SEEDS, {"row": row, "seeds": experiments.seeds})
 
 
 class TableRuns:

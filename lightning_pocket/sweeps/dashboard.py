@@ -36,7 +36,9 @@ def check_installed() -> None:
         PocketError: If it is not installed.
     """
     if importlib.util.find_spec("optuna_dashboard") is None:
-        raise PocketError("pocket sweep dashboard needs optuna-dashboard: pip install 'lightning-pocket[dashboard]'.")
+        raise PocketError(
+            "pocket sweep dashboard needs optuna-dashboard: pip install 'lightning-pocket[sweep-dashboard]'."
+        )
 
 
 def serve(
