@@ -65,7 +65,7 @@ def fit(run, given, options):
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     (run / "manifest.json").write_text(json.dumps({"finished": False, "epochs": 0}), encoding="utf-8")
-    end = time.monotonic() + (float(seconds.read_text()) if seconds.is_file() else 0)
+    end = time.monotonic() + (float(seconds.read_text(encoding="utf-8")) if seconds.is_file() else 0)
     while seconds.is_file() and time.monotonic() < end:
         time.sleep(0.02)
     fails = (HOME / "fails").read_text(encoding="utf-8").splitlines() if (HOME / "fails").is_file() else []
@@ -100,7 +100,7 @@ def profile(output):
 
 
 def test(run, checkpoint):
-    score = json.loads((run / "manifest.json").read_text())["score"]
+    score = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["score"]
     (run / "test").mkdir(exist_ok=True)
     (run / "test" / "cases.csv").write_text(f"subject,dice\na,{score - 0.1}\nb,{score + 0.1}\n")
     record_test(run, state_of(run, {}) | {"checkpoint": checkpoint, "largest_component": False, "changed": ""})

@@ -186,7 +186,9 @@ def test_a_crash_is_told_with_its_place_and_its_reason(tmp_path):
     assert page.text.index("training stopped in epoch 3") < page.text.index("Failures and warnings")
     assert "test_report.py:" in page.text
     assert "in test_a_crash_is_told_with_its_place_and_its_reason: raise RuntimeError(HOSTILE)" in page.text
-    assert str(Path(__file__).parents[1]) not in json.dumps(json.loads((run / "error.json").read_text()))
+    assert str(Path(__file__).parents[1]) not in json.dumps(
+        json.loads((run / "error.json").read_text(encoding="utf-8"))
+    )
 
 
 def test_a_run_that_was_killed_says_how_far_it_came(tmp_path):

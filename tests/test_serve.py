@@ -358,13 +358,17 @@ def test_a_run_appears_and_its_curves_grow(served, results):
         assert rows_of(served.get("/"))["later"][3:7] == ["training", "1", "11", "0.7500"]
         assert served.get("/curves/later").count("validation, epoch") == 2
         log(run, 5)
-        write_json(run / "manifest.json", json.loads((run / "manifest.json").read_text()) | {"epochs": 4})
+        write_json(
+            run / "manifest.json", json.loads((run / "manifest.json").read_text(encoding="utf-8")) | {"epochs": 4}
+        )
         curves = served.get("/curves/later")
         assert curves.count("validation, epoch") == 5
         assert "epoch 5" in curves
         (run / ".lock").unlink()
         assert ">stopped<" in served.get("/curves/later")
-        write_json(run / "manifest.json", json.loads((run / "manifest.json").read_text()) | {"finished": True})
+        write_json(
+            run / "manifest.json", json.loads((run / "manifest.json").read_text(encoding="utf-8")) | {"finished": True}
+        )
         assert ">finished<" in served.get("/curves/later")
     finally:
         for file in (run / "metrics.csv", run / "manifest.json"):

@@ -21,7 +21,7 @@ import yaml
 from sweep_stand_in import GRID
 
 pytest.importorskip(
-    "optuna_dashboard", reason="needs optuna-dashboard: pip install 'lightning-pocket[sweep-dashboard]'"
+    "optuna_dashboard", reason="optuna-dashboard is not installed: pip install 'lightning-pocket[sweep-dashboard]'"
 )
 
 from lightning_pocket.reports.pictures import write_png
@@ -306,7 +306,7 @@ def test_what_is_missing_is_one_line(fails, monkeypatch):
     assert "--pictures -1: expected 0 or more" in fails(["sweep", "dashboard", "study", "--pictures=-1"])
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     line = fails(["sweep", "dashboard", "study", "--no_open"])
-    assert "needs optuna-dashboard: pip install 'lightning-pocket[sweep-dashboard]'" in line
+    assert "optuna-dashboard is not installed: pip install 'lightning-pocket[sweep-dashboard]'" in line
 
 
 @pytest.mark.e2e

@@ -148,7 +148,7 @@ TINY = {
 @pytest.mark.e2e
 def test_the_best_trial_s_commands_give_the_same_scores_again(blobs_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     main(["sweep", "tiny.yaml", f"--cache={blobs_cache}"])
     first, second = outcomes(open_study(Path("runs/tiny"), None)[0])
     assert second.same_as == 0, "two doublings are all that two downsamplings have"
@@ -161,7 +161,7 @@ def test_the_best_trial_s_commands_give_the_same_scores_again(blobs_cache, tmp_p
     again, made = read_run(Path("runs/tiny/again/000")), read_run(Path("runs/tiny/trials/000"))
     assert again.scores == made.scores
     assert first.values == [made.mean("dice")] != [0.0]
-    with Path("runs/tiny/trials.csv").open(newline="") as file:
+    with Path("runs/tiny/trials.csv").open(encoding="utf-8", newline="") as file:
         assert float(next(csv.DictReader(file))["val/dice"]) == made.curves["val/dice"][-1][1]
 
 
@@ -175,7 +175,9 @@ def test_a_training_reports_its_validation_and_ends_when_told(options, tmp_path,
     (tmp_path / "pruning" / "stop").write_text("pruned")
     main(["fit", *options, *callback])
     assert "pruned after 1 epochs" in capsys.readouterr().out
-    lines = [json.loads(line) for line in (tmp_path / "pruning" / "reports.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "pruning" / "reports.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     run = read_run(tmp_path / "run")
     assert [entry["epoch"] for entry in lines] == [1]
     assert lines[0]["value"] == pytest.approx(run.curves["val/dice"][0][1])

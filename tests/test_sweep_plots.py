@@ -370,7 +370,9 @@ def test_the_command_writes_the_page_of_a_journal(tmp_path, monkeypatch, capsys,
     said = capsys.readouterr().out
     assert said.endswith(f", runs/study/index.html, and {count} figures in runs/study/figures\n")
     assert (folder / "trials.csv").is_file(), "which the page names"
-    assert "pocket sweep runs/study/sweep.yaml --output=runs/study -- --a=b" in (folder / "index.html").read_text()
+    assert "pocket sweep runs/study/sweep.yaml --output=runs/study -- --a=b" in (folder / "index.html").read_text(
+        encoding="utf-8"
+    )
     assert "no study here" in fails(["sweep", "plot", "runs"])
 
 

@@ -72,7 +72,7 @@ def test_two_workers_take_every_point_exactly_once(workers, server):
     space = GRID["space"] | {"x": {"type": "categorical", "choices": [0.1, 0.2, 0.3]}}
     content = GRID | {"space": space}
     both = [workers.start(content), workers.start(content)]  # at the same moment, on a database without tables
-    assert [process.wait(60) for process in both] == [0, 0], (workers.home / "output").read_text()
+    assert [process.wait(60) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(6)}
     trained = {outcome.slot: outcome.values for outcome in workers.outcomes()}
     expected = [x + y for x in (0.1, 0.2, 0.3) for y in (0.0, 0.5)]
@@ -83,7 +83,7 @@ def test_two_workers_take_every_point_exactly_once(workers, server):
     files = [path for path in workers.home.rglob("*") if path.is_file()]
     assert {"study.json", "003.log", "config.yaml", "output"} <= {path.name for path in files}
     assert not [path for path in files if server.password.encode() in path.read_bytes()]
-    assert "://pocket:***@127.0.0.1" in (workers.folder / "study.json").read_text()
+    assert "://pocket:***@127.0.0.1" in (workers.folder / "study.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
@@ -103,7 +103,7 @@ def test_a_killed_worker_s_trial_is_retried_and_no_training_knows_the_password(w
     killed.wait()
     workers.wait_for(lambda: not is_alive(training))
     (workers.home / "seconds").unlink()
-    assert other.wait(60) == 0, (workers.home / "output").read_text()
+    assert other.wait(60) == 0, (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(4)}
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(4)}
     found = workers.outcomes()
@@ -148,7 +148,7 @@ def test_the_dashboard_shows_a_study_of_the_database_and_no_password(workers, se
     dashboard = pytest.importorskip("optuna_dashboard")
     from lightning_pocket.sweeps.artifacts import Attachments
 
-    assert workers.start(GRID | {"trials": 1}).wait(60) == 0, (workers.home / "output").read_text()
+    assert workers.start(GRID | {"trials": 1}).wait(60) == 0, (workers.home / "output").read_text(encoding="utf-8")
     picture = workers.folder / "trials/000/test/pictures/case.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"picture")

@@ -47,7 +47,11 @@ class Workers:
     def log(self):
         """Return the lines of the log: what happened, and the process that did it."""
         file = self.home / "log"
-        return [line.rpartition(" ")[::2] for line in file.read_text().splitlines()] if file.is_file() else []
+        return (
+            [line.rpartition(" ")[::2] for line in file.read_text(encoding="utf-8").splitlines()]
+            if file.is_file()
+            else []
+        )
 
     def count(self, event):
         return Counter(what.split("/")[-1] for what, _ in self.log() if what.startswith(event))
@@ -55,7 +59,7 @@ class Workers:
     def wait_for(self, condition, seconds=15.0):
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, (self.home / "output").read_text()
+            assert time.monotonic() < deadline, (self.home / "output").read_text(encoding="utf-8")
             time.sleep(0.05)
 
     def outcomes(self):
@@ -74,7 +78,7 @@ def workers(tmp_path):
 
 def is_alive(process):
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
@@ -82,7 +86,7 @@ def is_alive(process):
 def test_two_workers_take_every_point_exactly_once(workers):
     (workers.home / "seconds").write_text("0.2")
     both = [workers.start(options=["--jobs=2"]), workers.start()]
-    assert [process.wait(30) for process in both] == [0, 0], (workers.home / "output").read_text()
+    assert [process.wait(30) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
     trained = {outcome.slot: outcome.values for outcome in workers.outcomes()}
     expected = [x + y for x in (0.1, 0.2, 0.3, 0.4) for y in (0.0, 0.5)]
@@ -103,7 +107,7 @@ def test_a_killed_worker_s_trial_is_retried_and_its_training_does_not_run_on(wor
     killed.wait()
     workers.wait_for(lambda: not is_alive(training))
     (workers.home / "seconds").unlink()
-    assert other.wait(30) == 0, (workers.home / "output").read_text()
+    assert other.wait(30) == 0, (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(8)}
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
     outcomes = workers.outcomes()
@@ -148,7 +152,7 @@ def test_a_torn_line_of_a_killed_writer_is_removed(tmp_path):
     (tmp_path / JOURNAL).write_bytes(whole + b'{"op_code": 4, "wor')
     storage = open_storage(None, tmp_path, 100)
     optuna.create_study(study_name="b", storage=storage)
-    lines = (tmp_path / JOURNAL).read_text().splitlines()
+    lines = (tmp_path / JOURNAL).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines][: len(whole.splitlines())]
     assert {summary.study_name for summary in optuna.get_all_study_summaries(storage)} == {"a", "b"}
 

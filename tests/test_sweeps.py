@@ -49,7 +49,7 @@ def found(folder="runs/study"):
 
 
 def trained():
-    return [line for line in Path("log").read_text().splitlines() if line.startswith("trained")]
+    return [line for line in Path("log").read_text(encoding="utf-8").splitlines() if line.startswith("trained")]
 
 
 def test_a_grid_is_every_combination_that_counts():
@@ -176,7 +176,7 @@ def test_a_study_has_the_means_over_its_seeds_beside_the_published_numbers(capsy
     ]
     changed = {"seeds": [0, 2], "published": published, "metrics": ["hd95_px"], "objectives": TWO[:1]}
     main(["sweep", write(GRID | changed), "--jobs=2"])
-    with Path("runs/study/trials.csv").open(newline="") as file:
+    with Path("runs/study/trials.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["x"], row["y"]) for row in rows] == list(
         itertools.product(*[("0.1", "0.2", "0.3", "0.4"), ("0.0", "0.5")])
@@ -186,7 +186,7 @@ def test_a_study_has_the_means_over_its_seeds_beside_the_published_numbers(capsy
         assert float(row["dice_std"]) == pytest.approx(0.02 / 2**0.5)
         assert row["hd95_px"] == "", "left out: the runs have none"
         assert Path("runs/study", row["run"], "seed_2", "test", "cases.csv").is_file()
-    with Path("runs/study/table.csv").open(newline="") as file:
+    with Path("runs/study/table.csv").open(encoding="utf-8", newline="") as file:
         low, high = csv.DictReader(file)
     assert (low["label"], low["trial"], low["published_params_M"]) == ("low", "1", "0.8")
     assert float(low["dice"]) == pytest.approx(0.61)
@@ -235,7 +235,7 @@ def test_configs_that_were_edited_are_noticed(fails, monkeypatch):
 
 
 def test_a_failed_trial_is_recorded_and_ends_nothing(capsys):
-    Path("fails").write_text("--x=0.2 the loss is not finite\n")
+    Path("fails").write_text("--x=0.2 the loss is not finite\n", encoding="utf-8")
     main(["sweep", write(GRID)])
     failed = [outcome for outcome in found() if outcome.state == "failed"]
     assert [outcome.slot for outcome in failed] == [2, 3]
@@ -250,7 +250,7 @@ def test_a_failed_trial_is_recorded_and_ends_nothing(capsys):
 
 
 def test_a_study_of_failures_is_one(capsys):
-    Path("fails").write_text("--seed_everything=0 no room\n")
+    Path("fails").write_text("--seed_everything=0 no room\n", encoding="utf-8")
     with pytest.raises(SystemExit) as caught:
         main(["sweep", write(GRID), "--trials=1"])
     assert caught.value.code == 1
@@ -258,7 +258,9 @@ def test_a_study_of_failures_is_one(capsys):
 
 
 def test_running_out_of_memory_can_be_infeasible():
-    Path("fails").write_text("--x=0.2 out of memory on the GPU: lower the batch\n--x=0.3 another reason\n")
+    Path("fails").write_text(
+        "--x=0.2 out of memory on the GPU: lower the batch\n--x=0.3 another reason\n", encoding="utf-8"
+    )
     main(["sweep", write(GRID | {"infeasible_on_out_of_memory": True})])
     assert [outcome.state for outcome in found()] == ["done"] * 2 + ["infeasible"] * 2 + ["failed"] * 2 + ["done"] * 2
 
@@ -312,7 +314,7 @@ def test_samplers_search_conditional_spaces_for_several_objectives(sampler):
 
 
 def test_brute_force_takes_the_grid_in_another_order():
-    Path("grid.yaml").write_text(yaml.safe_dump(GRID))
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
     grid = read_sweep(Path("grid.yaml")).points()
     shuffled = read_sweep(Path(write(GRID | {"sampler": {"name": "brute_force", "seed": 1}}))).points()
     assert shuffled != grid
@@ -410,7 +412,7 @@ def test_a_storage_that_cannot_be_used_is_one_line_without_the_password(fails, m
     line = fails(["sweep", write(GRID)])
     assert "--storage postgresql://me:***@nowhere/db: cannot be reached" in line
     assert "secret" not in line
-    Path("url").write_text("postgresql://me:hidden@nowhere/db\n")
+    Path("url").write_text("postgresql://me:hidden@nowhere/db\n", encoding="utf-8")
     assert storage_url("@url") == "postgresql://me:hidden@nowhere/db"
     with pytest.raises(PocketError, match="the file cannot be read"):
         storage_url("@nothing")
@@ -430,12 +432,12 @@ def test_the_password_reaches_no_file_of_the_study(stand_in, monkeypatch):
     held = [path for root in ("runs", "elsewhere") for path in Path(root).rglob("*") if path.is_file()]
     assert len(held) > 5
     assert not [path for path in held if b"secret" in path.read_bytes()]
-    assert "postgresql://me:***@nowhere/db" in Path("runs/study/study.json").read_text()
+    assert "postgresql://me:***@nowhere/db" in Path("runs/study/study.json").read_text(encoding="utf-8")
 
 
 def test_a_folder_that_holds_something_else_is_refused(fails):
     Path("full").mkdir()
-    Path("full/letter.txt").write_text("dear")
+    Path("full/letter.txt").write_text("dear", encoding="utf-8")
     assert "does not look like a study, it holds letter.txt" in fails(["sweep", write(GRID), "--output=full"])
     assert "no study here" in fails(["sweep", "best", "full"])
 

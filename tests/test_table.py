@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -388,8 +389,7 @@ def test_a_table_of_real_runs(tmp_path, blobs_cache, monkeypatch):
     assert found["pocket", "surface_dice"]["mean"]
 
     started = []
-    with in_this_process():
-        monkeypatch.setattr(table_runs, "run_tied", lambda arguments: started.append(arguments) or 0)
+    with in_this_process(), mock.patch.object(table_runs, "run_tied", lambda argv: started.append(argv) or 0):
         main(command)
         assert not started, "it is trained and tested"
         config = tmp_path / "runs" / "mine" / "runs" / "pocket" / "config.yaml"

@@ -135,7 +135,9 @@ def test_the_table_of_cases_is_that_of_the_file(recorded):
 def test_pictures_have_masks_and_the_names_of_the_classes(recorded):
     run, _ = recorded
     both = OfflineRun(run)
-    tested = [line.partition(",")[0] for line in (run / "test" / "cases.csv").read_text().splitlines()[1:]]
+    tested = [
+        line.partition(",")[0] for line in (run / "test" / "cases.csv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     planes = ("axial", "coronal", "sagittal")
     for key, cases in (("pictures/val", None), ("pictures/test", tested)):
         (value,) = [row[key] for row in both.history if key in row]

@@ -58,7 +58,7 @@ class WandbRun(WandbLogger):
         project: Project on W&B.
         name: Name of the run; null takes the folder's name, with that of its group.
         group: Group of runs that it belongs to; null is that of its folds or seeds.
-        job_type: What it is in its group; null is ``fold`` or ``seed``; the runs of `pocket sweep` are of type ``trial``.
+        job_type: What it is in its group; null is ``fold`` or ``seed``; a trial of `pocket sweep` is a ``trial``.
         config: More to show beside its settings; `pocket sweep` tells the trial and its parameters.
         tags: Labels of the run besides its own.
         mode: ``auto`` does as ``WANDB_MODE`` says, and else uploads if this machine is logged in to W&B and keeps
