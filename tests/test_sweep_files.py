@@ -112,9 +112,13 @@ def test_settings_that_matter_tell_networks_apart_and_others_do_not():
     base = ["--config=segment_volumes", "--config=pocket", "--data.init_args.patch_size=[32,32,32]"]
     changes = {
         "itself": [],
-        "elsewhere": ["--run_dir=other", "--trainer.enable_progress_bar=false"],
+        "elsewhere": ["--run_dir=other", "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=other"],
         "decay": ["--model.init_args.optimizer.init_args.weight_decay=0.1"],
         "activation": ["--model.init_args.network.init_args.layers.activation=lightning_pocket.layers.PReLU"],
+        "initializer": ["--model.init_args.network.init_args.layers.initializer=glorot_uniform"],  # in no layer
+        "base": ["--model.init_args.network.init_args.widths.base=16"],
+        "largest component": ["--model.init_args.largest_component=true"],  # changes the test
+        "loader": ["--data.init_args.num_workers=1"],  # changes the time of a step
         "downsample": ["--model.init_args.network.init_args.downsample=strided_conv"],
         "seed": ["--seed_everything=1"],
         "epochs": ["--trainer.max_epochs=3"],

@@ -1,29 +1,39 @@
 """Studies: search spaces, what is refused before the first trial, and what trials come to."""
 
 import csv
+import html
 import itertools
 import random
 import shlex
+import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
 import pytest
 import sweep_stand_in
 import yaml
+from optuna.trial import TrialState
 from sweep_stand_in import GRID
 
 from lightning_pocket import launch
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import write_json, write_text
+from lightning_pocket.sweeps.claims import Claims
 from lightning_pocket.sweeps.definition import Objective
+from lightning_pocket.sweeps.importance import importance
+from lightning_pocket.sweeps.measures import measure_trial
 from lightning_pocket.sweeps.outcome import best, outcomes
 from lightning_pocket.sweeps.parameters import short_names
 from lightning_pocket.sweeps.pruning import PruningWatch
 from lightning_pocket.sweeps.read import read_sweep
+from lightning_pocket.sweeps.samplers import Sampler
 from lightning_pocket.sweeps.space import read_space
 from lightning_pocket.sweeps.start import open_study
+from lightning_pocket.sweeps.study import SweepStudy
 from lightning_pocket.sweeps.study_storage import open_storage, redact, storage_url
 
 
@@ -114,6 +124,9 @@ def test_short_names_tell_parameters_apart():
         ({"space": {"x": {"type": "categorical"}}}, "space: x: has no choices"),
         ({"space": {"x": {"type": "float", "low": 1, "high": 0}}}, "expected low to be at most high"),
         ({"space": {"x": {"type": "float", "low": "a", "high": 2}}}, "low is 'a', expected a number"),
+        ({"space": {"x": {"type": "float", "low": float("nan"), "high": 2}}}, "low is nan, expected a finite number"),
+        ({"space": {"x": {"type": "int", "low": 1, "high": float("inf")}}}, "high is inf, expected a finite number"),
+        ({"space": {"x": {"type": "int", "low": 1, "high": 2, "step": 0}}}, "step is 0, expected it to be above 0"),
         ({"space": {"x": {"type": "int", "low": 0.5, "high": 2}}}, "expected a whole number. Take type float"),
         ({"space": {"x": {"type": "float", "low": 0, "high": 1, "log": True}}}, "a logarithm needs it to be above 0"),
         ({"space": {"x": {"type": "float", "low": 0, "high": 1}}}, "space: x is a range without end"),
@@ -132,6 +145,11 @@ def test_short_names_tell_parameters_apart():
         ({"sampler": "tpe"}, "has no trials"),
         ({"sampler": {"name": "tpe", "options": {"startup": 1}}, "trials": 3}, "TPESampler has no option 'startup'"),
         ({"sampler": "nsga2", "trials": 3}, "sampler nsga2 is for several objectives, found 1"),
+        (
+            {"sampler": "qmc", "trials": 3, "infeasible_on_out_of_memory": True},
+            "sampler qmc cannot avoid points. Leave the key out, or take tpe, gp, nsga2, nsga3, or a grid",
+        ),
+        ({"sampler": {"name": "random", "seed": -1}, "trials": 3}, "seed is -1, expected a whole number from 0"),
         ({"pruner": "medium"}, "there is no pruner 'medium'. Did you mean median?"),
         ({"pruner": {"name": "median", "metric": "dice"}}, "metric is 'dice', expected one of the validation"),
         ({"seeds": []}, "seeds is []"),
@@ -203,6 +221,77 @@ def test_a_study_has_the_means_over_its_seeds_beside_the_published_numbers(capsy
     assert "8 of 8 trials have ended, 0 run, 0 wait." in capsys.readouterr().out
 
 
+def test_a_problem_of_all_points_is_blamed_on_none(fails):
+    assert fails(["sweep", write(GRID), "--cache=cache"]) == (
+        "pocket: error: study.yaml: unrecognized arguments: --data.init_args.cache"
+    )
+
+
+def test_an_action_that_is_misspelt_is_suggested(fails):
+    assert "pocket sweep statsu: there is no such action. Did you mean status?" in fails(["sweep", "statsu", "runs"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "note"),
+    [
+        ([0, 1], "± is the standard deviation over the 2 runs of a trial."),
+        ([0], "± is the standard deviation over the test cases; a value without it is one number for the run."),
+    ],
+)
+def test_tables_say_what_their_spread_is(seeds, note, capsys):
+    main(["sweep", write(GRID | {"seeds": seeds}), "--trials=1"])
+    assert note in capsys.readouterr().out.splitlines()
+    for name in ("index.html", "table.md"):
+        assert note in Path("runs/study", name).read_text(encoding="utf-8")
+
+
+def test_the_page_knows_how_many_trials_were_asked_for():
+    main(["sweep", write(GRID), "--trials=1"])
+    written = Path("runs/study/index.html").read_text(encoding="utf-8")
+    main(["sweep", "plot", "runs/study"])
+    assert Path("runs/study/index.html").read_text(encoding="utf-8") == written
+    assert "Searched: the first 1 combinations of" in written
+    assert "pocket sweep runs/study/sweep.yaml --output=runs/study --trials=1" in written
+
+
+@pytest.mark.usefixtures("databases")
+def test_the_page_names_the_database_without_its_password():
+    main(["sweep", write(GRID | {"trials": 1}), FIRST])
+    written = Path("runs/study/index.html").read_text(encoding="utf-8")
+    assert "--output=runs/study '--storage=postgresql://me:***@first/db'" in html.unescape(written)
+
+
+def test_the_time_of_a_trial_is_that_of_all_attempts():
+    """A lost attempt of ten minutes, noticed after a day, an interrupted one of a minute, and the last one of 30 s."""
+    start = datetime(2026, 1, 1, 12)
+
+    def attempt(number, state, seconds, **attributes):
+        return optuna.trial.create_trial(
+            state=state, value=1.0 if state == TrialState.COMPLETE else None, user_attrs={"slot": 0, **attributes}
+        ), (number, seconds)
+
+    lease = {"time": (start + timedelta(minutes=10)).astimezone().isoformat()}
+    made = [
+        attempt(0, TrialState.FAIL, 86400, ended="lost", lease=lease),
+        attempt(1, TrialState.FAIL, 60, ended="interrupted", lease=lease),
+        attempt(2, TrialState.COMPLETE, 30, lease=lease),
+    ]
+    for trial, (number, seconds) in made:
+        trial.number = number
+        trial.datetime_start, trial.datetime_complete = start, start + timedelta(seconds=seconds)
+
+    class Study:
+        def trials(self):
+            return [trial for trial, _ in made]
+
+        def latest(self):
+            return {0: made[-1][0]}
+
+    (outcome,) = outcomes(Study())
+    assert outcome.seconds == 600 + 60 + 30
+    assert outcome.record()["seconds"] == 690
+
+
 def test_a_finished_study_trains_nothing_again():
     main(["sweep", write(GRID)])
     main(["sweep", write(GRID | {"title": "Another title"})])
@@ -234,15 +323,22 @@ def test_configs_that_were_edited_are_noticed(fails, monkeypatch):
     assert "trainer.max_epochs: 2 -> 3" in fails(["sweep", write(GRID)])
 
 
+def ends_with_1(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 1
+    return capsys.readouterr().err
+
+
 def test_a_failed_trial_is_recorded_and_ends_nothing(capsys):
     Path("fails").write_text("--x=0.2 the loss is not finite\n", encoding="utf-8")
-    main(["sweep", write(GRID)])
+    assert "runs/study: 2 of 8 trials failed; --retry_failed" in ends_with_1(["sweep", write(GRID)], capsys)
+    assert Path("runs/study/index.html").is_file()
     failed = [outcome for outcome in found() if outcome.state == "failed"]
     assert [outcome.slot for outcome in failed] == [2, 3]
     assert "`pocket fit` failed with status 1: the loss is not finite; log: runs/study/logs/002.log" in failed[0].remark
-    assert "2 trials failed" in capsys.readouterr().err
     Path("fails").unlink()
-    main(["sweep", write(GRID)])
+    ends_with_1(["sweep", write(GRID)], capsys)
     assert len(trained()) == 6, "failures are not tried again unasked"
     main(["sweep", write(GRID), "--retry_failed"])
     assert [outcome.state for outcome in found()] == ["done"] * 8
@@ -257,11 +353,11 @@ def test_a_study_of_failures_is_one(capsys):
     assert "runs/study: every trial failed: `pocket fit` failed" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_running_out_of_memory_can_be_infeasible():
+def test_running_out_of_memory_can_be_infeasible(capsys):
     Path("fails").write_text(
         "--x=0.2 out of memory on the GPU: lower the batch\n--x=0.3 another reason\n", encoding="utf-8"
     )
-    main(["sweep", write(GRID | {"infeasible_on_out_of_memory": True})])
+    ends_with_1(["sweep", write(GRID | {"infeasible_on_out_of_memory": True})], capsys)
     assert [outcome.state for outcome in found()] == ["done"] * 2 + ["infeasible"] * 2 + ["failed"] * 2 + ["done"] * 2
 
 
@@ -311,6 +407,69 @@ def test_samplers_search_conditional_spaces_for_several_objectives(sampler):
     assert [outcome.state for outcome in found()] == ["done"] * 5
     for outcome in found():
         assert ("y" in outcome.point) == (outcome.point["x"] != 0.2)
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("name", ["gp", "tpe", "nsga2"])
+def test_samplers_avoid_what_cannot_be(name, objectives, stand_in):
+    """A choice of four that always runs out of memory, and looks best: drawn less than by chance in later trials."""
+    if name == "nsga2" and objectives == 1:
+        pytest.skip("is for several objectives")
+    space = {"x": {"type": "categorical", "choices": [1, 2, 3, 99]}, "y": {"type": "float", "low": 0, "high": 1}}
+    options = {"population_size": 6} if name == "nsga2" else {"n_startup_trials": 6}
+    content = GRID | {"space": space, "infeasible_on_out_of_memory": True, "trials": 24}
+    content |= {"sampler": {"name": name, "options": options}, "objectives": TWO[:objectives]}
+    sweep = read_sweep(Path(write(content)))
+    study = SweepStudy(sweep, "study", stand_in, optuna.storages.InMemoryStorage())
+    study.begin({}, {}, [])
+    claims, drawn = Claims(study), []
+    while (claimed := claims.claim()) is not None:
+        drawn.append(claimed.point["x"])
+        if drawn[-1] == 99:
+            claims.exclude(claimed, "out of memory")
+        else:
+            claims.complete(claimed, [drawn[-1] + claimed.point["y"], 7.0][:objectives])
+    assert 99 in drawn[:12], "or there is nothing to learn from"
+    later = drawn[12:].count(99)
+    assert later == 0 if name == "gp" else later <= 3, drawn
+    made = [outcome for outcome in outcomes(study) if outcome.state == "infeasible"]
+    assert len(made) == drawn.count(99)
+    assert {outcome.values for outcome in made} == {None}
+    assert best(sweep, outcomes(study))[0].point["x"] != 99
+    assert importance(study.study, 0).trials in (0, len(drawn) - len(made))
+
+
+def test_the_points_of_qmc_are_one_sequence():
+    """Scrambled by Owen's method, each of the 16 strips of the unit interval has one of the 16 points."""
+    sampler = Sampler("qmc", 3, {"scramble": True})
+    study = optuna.create_study()
+    drawn = []
+    for number in range(17):
+        study.sampler = sampler.make(number)
+        trial = study.ask()
+        drawn.append([trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)])
+        study.tell(trial, 0.0)
+    for axis in (0, 1):  # the first trial is random: it tells Optuna of the parameters
+        assert sorted(int(16 * point[axis]) for point in drawn[1:]) == list(range(16))
+
+
+def test_every_seed_from_0_makes_a_sampler():
+    for name in ("grid", "random", "tpe", "qmc"):
+        assert Sampler(name, 2**40).make(7) is not None
+
+
+def test_validation_scores_are_those_of_the_epoch_whose_weights_are_tested(tmp_path):
+    """Two folds whose best epochs differ, and another metric whose best value is in a third one."""
+    logged = {"fold_0": [(0.5, 0.9), (0.8, 0.4), (0.7, 0.1)], "fold_1": [(0.6, 0.3), (0.2, 0.2), (0.9, 0.8)]}
+    for (name, values), epoch in zip(logged.items(), (2, 3), strict=True):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "manifest.json", {"parameters": 7, "finished": True, "best_epoch": epoch})
+        rows = [f"{index},{index},{dice},{loss}" for index, (dice, loss) in enumerate(values)]
+        write_text(tmp_path / name / "metrics.csv", "\n".join(["epoch,step,val/dice,val/loss", *rows, ""]))
+    runs, wanted = [tmp_path / name for name in logged], ["val/dice", "val/loss"]
+    best, last = (measure_trial(runs, wanted, [], checkpoint) for checkpoint in ("best", "last"))
+    assert [best[metric].values for metric in wanted] == [[0.8, 0.9], [0.4, 0.8]]
+    assert [last[metric].values for metric in wanted] == [[0.7, 0.9], [0.1, 0.8]]
 
 
 def test_brute_force_takes_the_grid_in_another_order():
@@ -433,6 +592,70 @@ def test_the_password_reaches_no_file_of_the_study(stand_in, monkeypatch):
     assert len(held) > 5
     assert not [path for path in held if b"secret" in path.read_bytes()]
     assert "postgresql://me:***@nowhere/db" in Path("runs/study/study.json").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def databases(stand_in, monkeypatch):
+    """Databases that work: a journal file, named by the host, stands for each."""
+
+    def open_elsewhere(url, folder, grace_s):
+        place = folder if url is None else stand_in / "databases" / url.rpartition("@")[2].partition("/")[0]
+        return open_storage(None, place, grace_s)
+
+    monkeypatch.setattr("lightning_pocket.sweeps.start.open_storage", open_elsewhere)
+
+
+FIRST, SECOND = "--storage=postgresql://me:secret@first/db", "--storage=postgresql://me:secret@second/db"
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_study_of_the_journal_is_never_hidden_by_one_in_a_database(fails, monkeypatch):
+    main(["sweep", write(GRID), "--trials=1"])
+    said = "--storage postgresql://me:***@first/db: the study of runs/study is in its file study.journal"
+    for command in (["sweep", write(GRID)], ["sweep", "status", "runs/study"], ["sweep", "plot", "runs/study"]):
+        assert said in fails([*command, FIRST])
+    monkeypatch.setenv("POCKET_SWEEP_STORAGE", FIRST.partition("=")[2])
+    assert said in fails(["sweep", write(GRID)])
+    Path("runs/other").mkdir()
+    shutil.copy("runs/study/study.journal", "runs/other")
+    assert "runs/other is in its file study.journal" in fails(["sweep", write(GRID), "--output=runs/other"])
+    assert not Path("databases").exists()
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_study_of_a_database_is_never_hidden_by_another_one(fails, capsys):
+    main(["sweep", write(GRID), "--trials=1", FIRST])
+    for command in (["sweep", write(GRID)], ["sweep", "status", "runs/study"]):
+        assert "runs/study: the study is in postgresql://me:***@first/db. Give --storage" in fails(command)
+        assert "holds no study 'study'; that of runs/study is in postgresql://me:***@first/db" in fails(
+            [*command, SECOND]
+        )
+    assert not Path("runs/study/study.journal").exists()
+    main(["sweep", write(GRID), "--trials=1", FIRST.replace("me:secret", "you:secret")])
+    assert len(trained()) == 1, "the same database by another user's name"
+    main(["sweep", "status", "runs/study", FIRST])
+    assert "1 of 1 trials have ended" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_folder_of_the_same_name_does_not_take_a_study_over(fails, stand_in):
+    main(["sweep", write(GRID), "--trials=1", FIRST])
+    line = fails(["sweep", write(GRID), "--trials=1", "--output=elsewhere/study", FIRST])
+    assert "--storage postgresql://me:***@first/db: its study 'study' is of another folder" in line
+    assert str(stand_in / "runs" / "study") in line
+    assert "optuna delete-study --study-name study" in line
+    assert not Path("elsewhere/study/study.json").exists()
+    main(["sweep", write(GRID), "--trials=1", "--output=elsewhere/study", SECOND])
+    line = fails(["sweep", "status", "elsewhere/study", FIRST])
+    assert "is of another folder" in line, "both are called study"
+    assert len(trained()) == 2
+
+
+@pytest.mark.parametrize("given", ["@url", ""])
+def test_an_empty_storage_is_not_the_journal(fails, given):
+    Path("url").write_text(" \n", encoding="utf-8")
+    assert f"--storage {given}: is empty, expected a URL" in fails(["sweep", write(GRID), f"--storage={given}"])
+    assert not Path("runs").exists()
 
 
 def test_a_folder_that_holds_something_else_is_refused(fails):
