@@ -20,7 +20,7 @@ TRAINING = {
     "test": "Segment the held-out cases of a run and score them, one row per case.",
 }
 #: Commands that take their arguments as they are, to pass most of them on.
-RAW = {"crossval", "profile", "saturation", "table"}
+RAW = {"crossval", "profile", "saturation", "sweep", "table"}
 COMMANDS_FOLDER = Path(__file__).parent / "commands"
 
 

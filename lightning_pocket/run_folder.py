@@ -28,7 +28,19 @@ FREE = (
     "trainer.logger",
 )
 #: What a run writes into its folder: only these are ever deleted.
-OWN = {"checkpoints", "config.yaml", "manifest.json", "metrics.csv", "pictures", "tensorboard", "test", "wandb"}
+OWN = {
+    "checkpoints",
+    "config.yaml",
+    "error.json",
+    "manifest.json",
+    "metrics.csv",
+    "pictures",
+    "report.html",
+    "report_files",
+    "tensorboard",
+    "test",
+    "wandb",
+}
 #: Held while training; it is there only then, or where a process was killed.
 LOCK = ".lock"
 
@@ -40,6 +52,7 @@ class RunFolder:
 
         config.yaml            every setting
         manifest.json          versions, seed, git commit, data, whether it finished
+        error.json             why the last attempt failed, until the next one begins
         metrics.csv            one row per step that logged something
         tensorboard/           the same for TensorBoard
         wandb/                 the same for W&B, with --config wandb
@@ -51,6 +64,7 @@ class RunFolder:
         test/pictures/         the same for tested cases
         test/roc.svg           and confusion.svg, reliability.svg, of a classification
         test/predictions/      label maps of tested cases, with --config prediction_files
+        report.html            what `pocket report` wrote, and report_files/ where volumes were large
         .lock                  held while training
 
     Args:
@@ -170,7 +184,7 @@ class RunFolder:
         if self.fresh:
             self._remove(OWN)
         elif not self.finished:
-            self._remove({"test"})  # scores of weights that training is about to change
+            self._remove({"test", "error.json"})  # scores of weights that training is about to change
         write_text(self.config, yaml.safe_dump(settings, sort_keys=False))
 
     @rank_zero_only

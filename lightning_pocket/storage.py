@@ -45,7 +45,7 @@ def remove_partials(folder: Path) -> None:
     """Delete what killed runs left half-written directly inside ``folder``; those of live processes are left."""
     for leftover in folder.glob(f".*{_PARTIAL}*"):
         writer = leftover.name.partition(_PARTIAL)[0].rpartition(".")[2]
-        if writer.isdecimal() and int(writer) != os.getpid() and _is_alive(int(writer)):
+        if writer.isdecimal() and int(writer) != os.getpid() and is_alive(int(writer)):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -53,7 +53,12 @@ def remove_partials(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs.
+
+    Args:
+        process: Its number.
+    """
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -9,6 +9,7 @@ from typing import IO, Any
 from unittest import mock
 
 from lightning_pocket.cli import main
+from lightning_pocket.commands import settings_process
 from lightning_pocket.launch import program
 
 
@@ -18,7 +19,7 @@ def in_this_process() -> Iterator[None]:
     with (
         mock.patch("lightning_pocket.studies.jobs.start_tied", _start),
         mock.patch("lightning_pocket.studies.run_settings.subprocess", SimpleNamespace(run=_run)),
-        mock.patch("lightning_pocket.launch.run_tied", lambda arguments: _status(arguments)),
+        mock.patch("lightning_pocket.studies.table_runs.run_tied", _status),
     ):
         yield
 
@@ -32,12 +33,17 @@ def _start(arguments: Sequence[str], output: IO[bytes], environment: Mapping[str
     return SimpleNamespace(poll=lambda: status, stdin=None)
 
 
-def _run(command: Sequence[str], **_: Any) -> SimpleNamespace:
+def _run(command: Sequence[str], **how: Any) -> SimpleNamespace:
     """Stand for ``subprocess.run`` with captured output."""
-    assert list(command[: len(program())]) == program()
     printed, errors = io.StringIO(), io.StringIO()
     with _redirected(printed, errors):
-        status = _status(command[len(program()) :])
+        if command[-1] == settings_process.__name__:
+            with mock.patch("sys.stdin", io.StringIO(how["input"])):
+                settings_process.main()
+            status = 0
+        else:
+            assert list(command[: len(program())]) == program()
+            status = _status(command[len(program()) :])
     return SimpleNamespace(returncode=status, stdout=printed.getvalue(), stderr=errors.getvalue())
 
 

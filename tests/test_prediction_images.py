@@ -8,11 +8,13 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch.utils.data import DataLoader
 
-from lightning_pocket.callbacks import PredictionImages
+from lightning_pocket.callbacks import PredictionImages, logged_results
+from lightning_pocket.callbacks.logged_results import square_panels
 from lightning_pocket.cli import main
 from lightning_pocket.data.cache import Cache
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.overlay import class_colour
+from lightning_pocket.reports.slices import slice_case
 from lightning_pocket.types import DatasetInfo
 
 CALLBACK = "lightning_pocket.callbacks.PredictionImages"
@@ -112,22 +114,45 @@ def test_tensorboard_gets_the_pictures(tmp_path):
     assert (second.height, second.width) == file.shape[:2]
 
 
-def test_wandb_gets_the_axial_slice_with_masks(tmp_path, monkeypatch):
+def test_wandb_gets_every_slice_with_masks(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     logger = WandbLogger(save_dir=tmp_path)
     logged = {}
-    monkeypatch.setattr(
-        logger, "log_image", lambda key, images, step, masks: logged.update({key: (images[0], step, masks[0])})
-    )
-    cases = items(["a"])
-    trainer(tmp_path, PredictionImages(every_n_epochs=1), logger=logger).fit(Copycat(), cases, cases)
-    image, step, masks = logged["pictures/a"]
-    assert image.shape == (16, 16)
-    assert step == 0
+    monkeypatch.setattr(logger, "log_image", lambda key, images, **more: logged.update({key: (images, more)}))
+    cases = items(["a", "b"])
+    process = trainer(tmp_path, PredictionImages(every_n_epochs=1), logger=logger)
+    process.fit(Copycat(), cases, cases)
+    images, more = logged["pictures/val"]
+    assert [image.shape for image in images] == [(320, 320)] * 2
+    assert more["step"] == 0
+    assert more["caption"] == ["a, image", "b, image"]
+    masks = more["masks"][0]
     assert masks["ground_truth"]["class_labels"] == {0: "background", 1: "organ"}
-    assert masks["ground_truth"]["mask_data"].sum() == 64
-    assert masks["prediction"]["mask_data"].sum() == 56
+    assert masks["ground_truth"]["mask_data"].sum() == 64 * 20 * 20  # 16 pixels are shown as 320
+    assert masks["prediction"]["mask_data"].sum() == 56 * 20 * 20
+    process.test(Copycat(), cases, verbose=False)
+    assert logged["pictures/test"][1]["caption"] == ["a, image", "b, image"]
+
+
+def test_slices_of_a_thick_volume_are_shown_in_their_proportions():
+    label = np.zeros((4, 20, 10), dtype=np.uint8)
+    label[2, 5:15, 3:7] = 1
+    label[0, 0, 0] = 200  # no class
+    image = np.random.default_rng(0).random((4, 20, 10)).astype(np.float32)
+    case = slice_case(image, label, label, (5.0, 1.0, 1.0), 2)
+    pictures = [square_panels(case, index, 2, side=100) for index in range(3)]
+    assert [picture[1].shape for picture in pictures] == [(100, 100)] * 3
+    areas = [int(truth.sum()) for _, truth, _ in pictures]
+    assert areas == [50 * 20, 25 * 20, 25 * 50]  # the longest side, 20 mm, is 100 pixels
+    assert pictures[0][0][:, :25].max() == 0  # black beside it
+
+
+def test_of_many_cases_each_plane_is_shown_as_far_as_there_is_room(monkeypatch):
+    case = slice_case(np.zeros((2, 2, 2)), *[np.zeros((2, 2, 2), dtype=np.uint8)] * 2, None)
+    monkeypatch.setattr(logged_results, "MAX_IMAGES", 5)
+    shown = logged_results._slices({"a": case, "b": case, "c": case})
+    assert shown == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1)]
 
 
 def test_a_negative_number_is_refused():

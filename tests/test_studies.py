@@ -151,15 +151,15 @@ def test_a_chart_alone_needs_nothing_else(tmp_path: Path) -> None:
     assert "var(" not in style
     assert ".s1" in style
     used = {name for e in root.iter() for name in (e.get("class") or "").split()}
-    assert {name for name in used if f".{name}" not in style} <= {"chart"}
+    assert {name for name in used if f".{name}" not in style} <= {"chart", "plot", "ticks", "x", "y"}
 
 
 def test_a_logarithmic_axis_and_error_bars() -> None:
     series = {"a": [(0.0, 9.0), (1, 0.5), (10, 0.7), (100, 0.9)]}
     root = ElementTree.fromstring(line_chart(series, "x", "y", "t", errors={"a": {10: 0.2}}, log_x=True))
-    curve, bar = [[tuple(map(float, p.split(","))) for p in e.get("points").split()] for e in root.findall("polyline")][
-        1:
-    ]
+    curve, bar = [
+        [tuple(map(float, p.split(","))) for p in e.get("points").split()] for e in root.findall(".//polyline")
+    ][1:]
     assert len(curve) == 3  # 0 has no logarithm
     assert curve[1][0] - curve[0][0] == pytest.approx(curve[2][0] - curve[1][0], abs=0.2)
     assert {x for x, _ in bar} == {curve[1][0]}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from in_process import in_this_process
 from lightning_pocket import launch
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
+from lightning_pocket.studies import table_runs
 from lightning_pocket.studies.table import PARAMETERS, read_table
 
 PUBLISHED = json.loads((Path(__file__).parent / "golden" / "published.json").read_text(encoding="utf-8"))
@@ -376,14 +378,24 @@ def test_a_table_of_real_runs(tmp_path, blobs_cache, monkeypatch):
     row = {"name": "pocket", "task": "Blobs", "configs": ["segment_volumes", "pocket"], "options": tiny, "folds": 1}
     table = write_table(tmp_path, rows=[row], metrics=["dice", "surface_dice"])
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    command = ["table", str(table), "--cache", f"Blobs={blobs_cache}", "--", *quiet]
     with in_this_process():
-        main(["table", str(table), "--cache", f"Blobs={blobs_cache}", "--", *quiet])
+        main(command)
     found = read_rows(tmp_path / "runs" / "mine" / "table.csv")
     with (tmp_path / "runs" / "mine" / "runs" / "pocket" / "test" / "cases.csv").open(encoding="utf-8") as file:
         dice = [float(case["dice"]) for case in csv.DictReader(file)]
     assert float(found["pocket", "dice"]["mean"]) == pytest.approx(np.mean(dice))
     assert int(found["pocket", "dice"]["cases"]) == len(dice) == 2
     assert found["pocket", "surface_dice"]["mean"]
+
+    started = []
+    with in_this_process(), mock.patch.object(table_runs, "run_tied", lambda argv: started.append(argv) or 0):
+        main(command)
+        assert not started, "it is trained and tested"
+        config = tmp_path / "runs" / "mine" / "runs" / "pocket" / "config.yaml"
+        config.write_text(config.read_text(encoding="utf-8").replace("base: 2", "base: 4"), encoding="utf-8")
+        main(command)
+    assert [arguments[0] for arguments in started] == ["fit"], "which says that the settings are others"
 
 
 def test_the_table_of_the_docs_is_one(tmp_path, monkeypatch):

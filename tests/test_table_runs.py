@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 
 import pytest
 
@@ -58,10 +59,13 @@ def test_a_run_of_another_process_is_left_for_later(tmp_path, log):
     (tmp_path / "runs").mkdir()
     lock = FileLock(tmp_path / "runs" / ".a.table.lock")
     assert lock.acquire()
-    worker = threading.Thread(target=runs(tmp_path, ["a", "b"]).run)
+    worker = threading.Thread(target=runs(tmp_path, ["a", "b"]).run, daemon=True)
     worker.start()
+    deadline = time.monotonic() + 30
     while not (tmp_path / "runs" / "b" / "trained").exists():
         assert worker.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert not (tmp_path / "runs" / "a").exists()
     lock.release()
     worker.join(30)

@@ -192,6 +192,11 @@ def test_variants_train(options, tmp_path, extra):
     assert float(rows(tmp_path / "run" / "metrics.csv")[-1]["train/loss"]) > 0
 
 
+def test_a_schedule_waits_for_validations_that_are_rarer_than_epochs(options, tmp_path):
+    main(["fit", *options, "--trainer.check_val_every_n_epoch=2", "--data.init_args.patches_per_epoch=2"])
+    assert [bool(row.get("val/dice")) for row in rows(tmp_path / "run" / "metrics.csv")] == [False, True]
+
+
 def test_load_task_refuses_what_is_not_a_checkpoint(tmp_path):
     with pytest.raises(PocketError, match="no such checkpoint"):
         load_task(tmp_path / "no.ckpt")

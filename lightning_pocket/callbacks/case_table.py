@@ -15,13 +15,15 @@ from lightning_pocket.reports.classified import as_classified, is_classified, pr
 from lightning_pocket.storage import write_csv
 from lightning_pocket.types import CASE_METRICS
 
+from .logged_results import log_cases
+
 Row = dict[str, Any]
 
 
 class CaseTable(Callback):
     """Writes ``test/cases.csv`` in the run folder, and prints it: of images that have one class each a summary.
 
-    Means of the scores of cases, such as the Dice, are logged as ``test/...`` metrics.
+    Means of the scores of cases, such as the Dice, are logged as ``test/...`` metrics, and W&B gets the table.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,7 @@ class CaseTable(Callback):
         if trainer.is_global_zero and rows:
             path = Path(trainer.default_root_dir) / "test" / "cases.csv"
             write_csv(path, list(rows[0]), rows)
+            log_cases(trainer, rows)
             _print(rows, str(trainer.ckpt_path))
             trainer.print(f"written: {path}")
 

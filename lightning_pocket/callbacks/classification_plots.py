@@ -12,12 +12,14 @@ from lightning_pocket.reports.classification_charts import confusion_chart, reli
 from lightning_pocket.reports.classified import read_classified
 from lightning_pocket.reports.svg_file import write_svg
 
+from .logged_results import log_classification
+
 
 class ClassificationPlots(Callback):
     """Writes ``test/roc.svg``, ``test/confusion.svg`` and ``test/reliability.svg`` in the run folder.
 
     They are drawn from ``test/cases.csv``, which :class:`CaseTable` writes; tests of other tasks are left alone. Where
-    the tested images are all of one class there is no ROC curve.
+    the tested images are all of one class there is no ROC curve. TensorBoard and W&B get the first two.
     """
 
     @override
@@ -34,3 +36,4 @@ class ClassificationPlots(Callback):
             (folder / "roc.svg").unlink(missing_ok=True)
         write_svg(folder / "confusion.svg", confusion_chart(cases.confusion, cases.classes, "Confusion matrix"))
         write_svg(folder / "reliability.svg", reliability_chart({"test": cases.calibration}, "Reliability of the test"))
+        log_classification(trainer, cases)

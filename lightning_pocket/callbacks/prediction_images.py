@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
-from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor
 from typing_extensions import override
 
@@ -17,14 +15,18 @@ from lightning_pocket.reports.pictures import draw_slices, picture_name, write_p
 from lightning_pocket.reports.slices import CaseSlices, slice_case
 from lightning_pocket.types import Batch, DatasetInfo
 
+from .logged_results import log_pictures
+
 
 class PredictionImages(Callback):
     """Draws image, ground truth and prediction of a few cases.
 
     While training, ``pictures/epoch_0010_<case>.png`` in the run folder shows the first validation cases after epoch
-    10, and TensorBoard and W&B loggers get the same as ``pictures/<case>``. A test writes ``test/pictures/<case>.png``.
-    Only the slices that are shown are kept; drawing waits for the end of the epoch. Of images with several channels the
-    first is shown. Tasks whose steps return no label map ``predicted``, such as classification, are not drawn.
+    10, and a test writes ``test/pictures/<case>.png``. TensorBoard gets the same as ``pictures/<case>`` and
+    ``test_pictures/<case>``; W&B gets the slices with masks and the classes' names, as ``pictures/val`` and
+    ``pictures/test``. Only the slices that are shown are kept; drawing waits for the end of the epoch. Of images with
+    several channels the first is shown. Tasks whose steps return no label map ``predicted``, such as classification,
+    are not drawn.
 
     Args:
         every_n_epochs: Epochs between two rounds of validation pictures; the last epoch that ``max_epochs`` or
@@ -70,12 +72,10 @@ class PredictionImages(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(trainer.default_root_dir) / "pictures"
         for subject, case in self._cases.items():
-            classes = _info(pl_module).classes
-            picture = draw_slices(case, classes)
+            picture = draw_slices(case, _info(pl_module).classes)
             write_png(folder / f"epoch_{trainer.current_epoch + 1:04d}_{picture_name(subject)}", picture)
-            for logger in trainer.loggers:
-                # The step under which Lightning logs the metrics of this epoch.
-                _log(logger, f"pictures/{subject}", trainer.global_step - 1, picture, case, classes)
+        if self._cases:
+            log_pictures(trainer, "val", self._cases, _info(pl_module).classes)
         self._cases = {}
 
     @override
@@ -99,6 +99,8 @@ class PredictionImages(Callback):
         folder = Path(trainer.default_root_dir) / "test" / "pictures"
         for subject, case in self._cases.items():
             write_png(folder / picture_name(subject), draw_slices(case, _info(pl_module).classes))
+        if self._cases:
+            log_pictures(trainer, "test", self._cases, _info(pl_module).classes)
         self._cases = {}
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -136,16 +138,3 @@ def _info(pl_module: LightningModule) -> DatasetInfo:
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
-
-
-def _log(logger: Logger, key: str, step: int, picture: np.ndarray, case: CaseSlices, classes: list[str]) -> None:
-    if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_image(key, picture, step, dataformats="HWC")
-    elif isinstance(logger, WandbLogger):
-        labels = dict(enumerate(classes))
-        shown = case.slices[0]
-        masks = {
-            name: {"mask_data": np.where(label < len(classes), label, 0), "class_labels": labels}
-            for name, label in (("prediction", shown.predicted), ("ground_truth", shown.truth))
-        }
-        logger.log_image(key, [case.grey(0)], step=step, masks=[masks])

@@ -90,8 +90,9 @@ def _finish(
     from lightning_pocket.reports.comparison import Criteria
     from lightning_pocket.studies.table_report import TableReport
     from lightning_pocket.studies.table_results import read_results
-    from lightning_pocket.studies.table_runs import TableRuns
+    from lightning_pocket.studies.table_runs import TableRuns, mark_seeds
 
+    mark_seeds(experiments, folder / "runs", runs)
     failed = TableRuns(folder / "runs", {place: commands[place] for place in runs}, experiments.checkpoint).run()
     results = read_results(experiments, folder / "runs", commands, runs, failed)
     for remark in results.remarks:

@@ -31,6 +31,7 @@ from lightning_pocket.launch import configs_folder, with_configs
 from lightning_pocket.layers.group_sizes import smaller_groups
 from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
+from lightning_pocket.reports.failures import record_failure
 from lightning_pocket.reports.tested import forget_test, record_test, state_of
 from lightning_pocket.run_folder import RunFolder, show_differences
 from lightning_pocket.tasks import BaseTask, start_from
@@ -132,9 +133,10 @@ class PocketCLI(LightningCLI):
             raise PocketError(f"trainer.accumulate_grad_batches: found {steps}; give at least 1 batch.")
         for logger in _as_list(options.trainer.logger):
             logger.init_args.save_dir = options.run_dir
-            check = getattr(resolve_name(logger.class_path), "check_installed", None)
-            if check is not None:  # here: jsonargparse buries what a logger raises when it is made
-                check()
+            is_usable = getattr(resolve_name(logger.class_path), "is_usable", None)
+            # Asked here: jsonargparse buries what a logger raises when it is made.
+            if is_usable is not None and not is_usable(logger.init_args):
+                options.trainer.logger = [other for other in options.trainer.logger if other is not logger]
         if self.subcommand != "fit" and hasattr(options.data.init_args, "cache"):
             options.data.init_args.cache = self.run.find_cache(options.data.init_args.cache)
         if self.subcommand == "validate":  # the curves are the training's
@@ -199,9 +201,8 @@ class PocketCLI(LightningCLI):
                 raise KeyboardInterrupt from None
             raise
         except Exception as error:
-            if self.trainer.global_step == 0:
-                self.run.forget()
             clear = advice.explain(error) or _misfit(error, kwargs["ckpt_path"])
+            self._leave(error, clear)
             if clear is None:
                 raise
             raise clear from error
@@ -211,6 +212,13 @@ class PocketCLI(LightningCLI):
         """Return what can be done with a trained run."""
         held_out = getattr(self.datamodule, "record", {}).get("split", {}).get("test", True)
         return f"`pocket test --run_dir {self.run.path}` scores it." if held_out else "No case is held out for a test."
+
+    def _leave(self, error: Exception, clear: PocketError | None) -> None:
+        """Leave behind why training failed, or nothing where it had not begun."""
+        if self.trainer.global_step == 0:
+            self.run.forget()
+        if self.trainer.is_global_zero:
+            record_failure(self.run.path, error, clear, self.trainer.current_epoch, self.trainer.global_step)
 
     def test(self, **kwargs: Any) -> None:
         """Test, without the table of means that Lightning adds below ours, and record what was tested."""

@@ -39,24 +39,27 @@ def area_chart(
     ticks = svg.nice_ticks(0.0, max(totals))
     y_scale = Scale(ticks[0], ticks[-1], height - BOTTOM, TOP + top)
     x_scale = Scale(0, len(moments), LEFT, WIDTH - RIGHT)
-    body = names + svg.y_axis(y_scale, ticks, y_label, LEFT, WIDTH - RIGHT)
+    body = svg.y_axis(y_scale, ticks, y_label, LEFT, WIDTH - RIGHT)
     below = [0.0] * len(moments)
     for index, heights in enumerate(bands.values()):
         above = [low + high for low, high in zip(below, heights, strict=True)]
         body += _band(index, x_scale, [y_scale(value) for value in below], [y_scale(value) for value in above])
         below = above
+    tops = [svg.at(x_scale(i + 0.5), y_scale(total)) for i, total in enumerate(totals)]
     body += "".join(
         f'<rect x="{x_scale(i):.1f}" y="{TOP + top}" width="{x_scale(1) - x_scale(0):.1f}" '
-        f'height="{height - BOTTOM - TOP - top}" fill="transparent"><title>{escape(moment)}: {totals[i]:,.0f}</title>'
+        f'height="{height - BOTTOM - TOP - top}" fill="transparent"{tops[i]}>'
+        f"<title>{escape(moment)}: {totals[i]:,.0f}</title>"
         "</rect>"
         for i, moment in enumerate(moments)
     )
     most = max(range(len(moments)), key=totals.__getitem__)
     x, y = x_scale(most + 0.5), y_scale(totals[most])
     body += svg.marker(len(bands), x, y, f"most, {totals[most]:,.0f}: {moments[most]}", 5)
-    body += svg.text((LEFT + WIDTH - RIGHT) / 2, height - BOTTOM + 40, x_label)
+    plot = svg.plot((LEFT, TOP + top, WIDTH - RIGHT, height - BOTTOM), body, x_scale, y_scale)
+    label = svg.text((LEFT + WIDTH - RIGHT) / 2, height - BOTTOM + 40, x_label)
     said = f"{y_label} over {len(moments)} moments; most is {totals[most]:,.0f}, at {moments[most]}."
-    return svg.document(title, said, height, body)
+    return svg.document(title, said, height, names + plot + label)
 
 
 def _band(index: int, x_scale: Scale, below: Sequence[float], above: Sequence[float]) -> str:

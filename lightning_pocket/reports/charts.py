@@ -19,6 +19,9 @@ from .svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
 
 _ROW = 20  # pixels of one strip of dots
 _GROUP = 30  # pixels of the name of a group of strips
+_CROWDED = 40  # a strip of more dots has smaller ones, spread over its height
+_SPREAD = 12  # pixels of that
+_GOLDEN = (5**0.5 - 1) / 2  # neighbours in a sequence of its multiples lie far apart
 _MANY = 40  # a curve of more points has no marks: they would hide it
 _BESIDE = 4  # pixels between the error bars of two curves at the same x
 
@@ -80,24 +83,30 @@ def line_chart(
     y_ticks = svg.nice_ticks(*_range(end for y, error in reach for end in (y - error, y + error)))
     x_scale = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT, log=log_x)
     y_scale = Scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP + top)
-    body = names + svg.x_axis(x_scale, x_ticks, x_label, height - BOTTOM, TOP + top)
-    body += svg.y_axis(y_scale, y_ticks, y_label, LEFT, WIDTH - RIGHT)
+    whole = all(x == int(x) for x, _ in everything)  # there is no epoch 1.5
+    shown = [tick for tick in x_ticks if not whole or tick == int(tick)]
+    drawn = svg.x_axis(x_scale, shown, x_label, height - BOTTOM, TOP + top)
+    drawn += svg.y_axis(y_scale, y_ticks, y_label, LEFT, WIDTH - RIGHT)
     for index, (name, curve, bar) in enumerate(zip(series, curves, bars, strict=True)):
-        body += svg.line(index, [(x_scale(x), y_scale(y)) for x, y in curve])
+        values = svg.line_values(name, curve) if len(curve) > _MANY else ""
+        drawn += svg.line(index, [(x_scale(x), y_scale(y)) for x, y in curve], values=values)
         for x, y in curve:
             if bar.get(x):  # beside each other, since curves often share their x
                 at = x_scale(x) + _BESIDE * (index - (len(curves) - 1) / 2)
-                body += svg.line(index, [(at, y_scale(y - bar[x])), (at, y_scale(y + bar[x]))], solid=True)
+                drawn += svg.line(index, [(at, y_scale(y - bar[x])), (at, y_scale(y + bar[x]))], solid=True)
         marked = curve if len(curve) <= _MANY else curve[-1:]
-        body += "".join(
+        drawn += "".join(
             svg.marker(index, x_scale(x), y_scale(y), f"{name}, {x_label} {x:g}: {y:.4g}", 3.5) for x, y in marked
         )
     ends = "; ".join(f"{name} ends at {curve[-1][1]:.4g}" for name, curve in zip(series, curves, strict=True) if curve)
-    return svg.document(title, f"{y_label} against {x_label}: {ends}.", height, body)
+    plot = svg.plot((LEFT, TOP + top, WIDTH - RIGHT, height - BOTTOM), drawn, x_scale, y_scale, x_label, whole)
+    return svg.document(title, f"{y_label} against {x_label}: {ends}.", height, names + plot)
 
 
 def dot_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: str, title: str) -> str:
     """Draw the value of every case as a dot, one strip for each run in each group, with the mean as an upright bar.
+
+    The dots of crowded strips are smaller and lie at different heights, which mean nothing.
 
     Args:
         groups: Group (such as a class) -> run -> case -> value; values that are not finite are left out.
@@ -117,9 +126,9 @@ def dot_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: 
     names, top = svg.legend(runs, lambda index, x, y: svg.marker(index, x + 14, y, ""))
     ticks = svg.nice_ticks(*_range(values))
     scale = Scale(ticks[0], ticks[-1], RIGHT, WIDTH - RIGHT)
-    marks, said, y = "", [], float(top + TOP)
+    heads, marks, said, y = "", "", [], float(top + TOP)
     for group, strips in groups.items():
-        marks += svg.text(2, y + 14, group, "start", css="group")
+        heads += svg.text(2, y + 14, group, "start", css="group")
         y += _GROUP
         for run in runs:
             finite = {case: value for case, value in strips.get(run, {}).items() if math.isfinite(value)}
@@ -127,8 +136,9 @@ def dot_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: 
             said += [f"{group}, {run}: mean {fmean(finite.values()):.4g}"] if finite else []
             y += _ROW
     height = y + BOTTOM
-    body = names + svg.x_axis(scale, ticks, x_label, y, top + TOP) + marks
-    return svg.document(title, f"{x_label} of each case. {'; '.join(said)}.", height, body)
+    drawn = svg.x_axis(scale, ticks, x_label, y, top + TOP) + marks
+    plot = svg.plot((RIGHT, top + TOP, WIDTH - RIGHT, y), drawn, scale)
+    return svg.document(title, f"{x_label} of each case. {'; '.join(said)}.", height, names + plot + heads)
 
 
 def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, title: str) -> str:
@@ -154,27 +164,32 @@ def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, title: st
     height = HEIGHT + top
     x_scale = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT, log=True)
     y_scale = Scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP + top)
-    body = names + svg.x_axis(x_scale, x_ticks, x_label, height - BOTTOM, TOP + top)
-    body += svg.y_axis(y_scale, y_ticks, y_label, LEFT, WIDTH - RIGHT)
+    drawn = svg.x_axis(x_scale, x_ticks, x_label, height - BOTTOM, TOP + top)
+    drawn += svg.y_axis(y_scale, y_ticks, y_label, LEFT, WIDTH - RIGHT)
     for index, point in enumerate(points):
         x, y = x_scale(point.x), y_scale(point.y)
         if point.error:
             ends = [(x, y_scale(point.y - point.error)), (x, y_scale(point.y + point.error))]
-            body += svg.line(index, ends, solid=True)
-        body += svg.marker(index, x, y, f"{point.label}: {point.y:.4g} with {point.x:,.0f}", 6)
+            drawn += svg.line(index, ends, solid=True)
+        drawn += svg.marker(index, x, y, f"{point.label}: {point.y:.4g} with {point.x:,.0f}", 6)
     said = "; ".join(f"{p.label}: {p.y:.4g} at {p.x:,.0f}" for p in points)
-    return svg.document(title, f"{y_label} against {x_label}. {said}.", height, body)
+    plot = svg.plot((LEFT, TOP + top, WIDTH - RIGHT, height - BOTTOM), drawn, x_scale, y_scale)
+    return svg.document(title, f"{y_label} against {x_label}. {said}.", height, names + plot)
 
 
 def _strip(index: int, name: str, cases: Mapping[str, float], scale: Scale, y: float) -> str:
     if not cases:
         return ""
+    crowded = len(cases) > _CROWDED
+    heights = [((rank * _GOLDEN) % 1 - 0.5) * _SPREAD if crowded else 0.0 for rank in range(len(cases))]
+    ranked = sorted(cases.items(), key=lambda case: case[1]) if crowded else cases.items()
     dots = "".join(
-        svg.marker(index, scale(value), y, f"{name}, {case}: {value:.4g}", 4) for case, value in cases.items()
+        svg.marker(index, scale(value), y + above, f"{name}, {case}: {value:.4g}", 2.2 if crowded else 4)
+        for (case, value), above in zip(ranked, heights, strict=True)
     )
     mean = fmean(cases.values())
     x = scale(mean)
-    bar = f'<path d="M{x:.1f} {y - 9:.1f}v18"/>'
+    bar = f'<path d="M{x:.1f} {y - 9:.1f}v18"{svg.at(x, y)}/>'
     return f'<g class="cases">{dots}</g><g class="mean"><title>{escape(name)}: mean {mean:.4g}</title>{bar}</g>'
 
 

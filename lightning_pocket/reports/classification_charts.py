@@ -36,13 +36,14 @@ def roc_chart(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -
     """
     _need(series, title)
     names = [f"{name}: AUC {area_under_roc(*values):.3f}" for name, values in series.items()]
-    body, x_scale, y_scale, height = _square(names, "false positive rate", "true positive rate", marks=False)
+    legend, body, x_scale, y_scale = _square(names, "false positive rate", "true positive rate", marks=False)
     for index, (score, positive) in enumerate(series.values()):
         rates = zip(*roc_curve(score, positive), strict=True)
         # Thousands of images make thousands of corners, most of them within a tenth of a pixel.
         corners = dict.fromkeys((round(x_scale(x), 1), round(y_scale(y), 1)) for x, y in rates)
         body += svg.line(index, corners)
-    return svg.document(title, f"True positive rate against false positive rate. {'; '.join(names)}.", height, body)
+    said = f"True positive rate against false positive rate. {'; '.join(names)}."
+    return svg.document(title, said, y_scale.start + BOTTOM, legend + _plot(body, x_scale, y_scale))
 
 
 def reliability_chart(series: Mapping[str, Calibration], title: str) -> str:
@@ -60,7 +61,7 @@ def reliability_chart(series: Mapping[str, Calibration], title: str) -> str:
     """
     _need(series, title)
     names = [f"{name}: ECE {calibrated.error:.3f}" for name, calibrated in series.items()]
-    body, x_scale, y_scale, height = _square(names, "confidence", "accuracy", marks=True)
+    legend, body, x_scale, y_scale = _square(names, "confidence", "accuracy", marks=True)
     for index, (name, calibrated) in enumerate(series.items()):
         bins = zip(calibrated.count, calibrated.confidence, calibrated.accuracy, strict=True)
         filled = [(int(n), float(x), float(y)) for n, x, y in bins if n]
@@ -69,7 +70,8 @@ def reliability_chart(series: Mapping[str, Calibration], title: str) -> str:
             svg.marker(index, x_scale(x), y_scale(y), f"{name}: {n} images, confidence {x:.3f}, accuracy {y:.3f}")
             for n, x, y in filled
         )
-    return svg.document(title, f"Accuracy against confidence. {'; '.join(names)}.", height, body)
+    said = f"Accuracy against confidence. {'; '.join(names)}."
+    return svg.document(title, said, y_scale.start + BOTTOM, legend + _plot(body, x_scale, y_scale))
 
 
 def confusion_chart(counts: np.ndarray, classes: Sequence[str], title: str) -> str:
@@ -126,19 +128,23 @@ def _cell(count: int, of_class: int, place: tuple[float, float], side: float, sa
     return box + text + (svg.text(middle[0], middle[1] + 17, f"{share:.1%}", css="tick") if roomy else "")
 
 
-def _square(names: Sequence[str], x_label: str, y_label: str, marks: bool) -> tuple[str, Scale, Scale, float]:
-    """Return a plot from 0 to 1 with its diagonal and a legend, its scales, and the height of the chart."""
+def _square(names: Sequence[str], x_label: str, y_label: str, marks: bool) -> tuple[str, str, Scale, Scale]:
+    """Return a legend, the axes of a plot from 0 to 1 with its diagonal, and its scales."""
 
     def sample(index: int, x: float, y: float) -> str:
         return svg.line(index, [(x, y), (x + 28, y)]) + (svg.marker(index, x + 14, y, "", 3.5) if marks else "")
 
-    body, top = svg.legend(names, sample)
+    legend, top = svg.legend(names, sample)
     floor = top + TOP + _SIDE
     x_scale, y_scale = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(0, 1, floor, top + TOP)
-    body += svg.x_axis(x_scale, _TICKS, x_label, floor, top + TOP)
+    body = svg.x_axis(x_scale, _TICKS, x_label, floor, top + TOP)
     body += svg.y_axis(y_scale, _TICKS, y_label, LEFT, WIDTH - RIGHT)
     body += f'<line class="chance" x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{top + TOP}"/>'
-    return body, x_scale, y_scale, floor + BOTTOM
+    return legend, body, x_scale, y_scale
+
+
+def _plot(body: str, x: Scale, y: Scale) -> str:
+    return svg.plot((x.start, y.end, x.end, y.start), body, x, y)
 
 
 def _need(series: Mapping[str, object], title: str) -> None:

@@ -20,6 +20,7 @@ _Rows = list[dict[str, str]]
 #: Columns of ``metrics.csv`` that hold the peak memory of training in MiB, by what was measured.
 _PEAKS = {"GPU": "profile/peak_cuda_mib", "process": "profile/peak_rss_mib"}
 _CURVES = ("train/", "val/")
+_COSTS = ("profile/",)
 #: What columns of ``cases.csv`` with the size of a mask begin with.
 _SIZES = ("voxels", "predicted")
 
@@ -40,6 +41,7 @@ class RunResult:
         train_s: Seconds that training took over all attempts, validation included; None where they are not known.
         manifest: Content of ``manifest.json``.
         classified: Test results of a run that classifies whole images, None of others.
+        costs: The same of time and memory.
         repeated: Class or region -> an earlier one that is the same in every case, such as a region of one class.
     """
 
@@ -55,6 +57,7 @@ class RunResult:
     manifest: dict[str, Any] = field(default_factory=dict)
     classified: Classified | None = None
     repeated: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def finite(self, metric: str) -> list[float]:
         """Return a test metric of the cases in which it is a finite number; only these count."""
@@ -113,14 +116,13 @@ def read_run(path: Path) -> RunResult:
     logged, log = _rows(path / "metrics.csv"), path / "metrics.csv"
     steps = _series(log, logged, "profile/step_ms")
     peaks = {kind: _series(log, logged, column) for kind, column in _PEAKS.items()}
-    names = [name for name in (logged[0] if logged else {}) if name.startswith(_CURVES)]
-    curves = {name: _curve(log, logged, name) for name in names}
     return RunResult(
         name=path.name,
         parameters=int(content["parameters"]),
         step_ms=steps[-1] if steps else None,
         path=path,
-        curves={name: curve for name, curve in curves.items() if curve},
+        curves=_curves(log, logged, _CURVES),
+        costs=_curves(log, logged, _COSTS),
         peak_mib={kind: max(values) for kind, values in peaks.items() if values},
         train_s=_train_seconds(content, steps, _series(log, logged, "profile/data_wait_share")),
         manifest=content,
@@ -175,6 +177,12 @@ def _train_seconds(manifest: dict[str, Any], steps_ms: list[float], wait_shares:
 
 def _series(path: Path, rows: _Rows, column: str) -> list[float]:
     return [_number(path, column, row[column]) for row in rows if row.get(column)]
+
+
+def _curves(path: Path, rows: _Rows, kinds: tuple[str, ...]) -> dict[str, list[tuple[float, float]]]:
+    """Return the series whose names begin so, without those that are empty."""
+    names = [name for name in (rows[0] if rows else {}) if name.startswith(kinds)]
+    return {name: curve for name in names if (curve := _curve(path, rows, name))}
 
 
 def _curve(path: Path, rows: _Rows, column: str) -> list[tuple[float, float]]:

@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_pocket.types import CASE_METRICS
-
-from .charts import Point, dot_chart, line_chart, scatter_chart
 from .classification_page import add_classification
-from .collect import RunResult, metric_of, read_runs
+from .collect import RunResult, read_runs
 from .comparison import Comparison, Criteria, compare_runs, on_same_cases
 from .comparison_tables import direction, origin_rows, result_rows
 from .page import Page
 from .pictures import picture_name
+from .run_charts import case_charts, curve_charts, size_chart
 from .statistics_tables import explain, metric_name, note_of, statistics_table
 from .verdict import caveats, sentences, verdicts
 
@@ -25,7 +23,6 @@ _CURVES = {
     "val/auc": "validation AUC",
     "val/accuracy": "validation accuracy",
 }
-_FIRST = "Dice, mean of classes"
 
 
 def write_comparison(
@@ -111,12 +108,7 @@ def add_statistics(page: Page, comparisons: Sequence[Comparison], criteria: Crit
 
 
 def _add_charts(page: Page, results: Sequence[RunResult]) -> None:
-    curves = []
-    for name, label in _CURVES.items():
-        series = {result.name: result.curves[name] for result in results if name in result.curves}
-        if any(math.isfinite(value) for points in series.values() for _, value in points):
-            title = f"{label[0].upper()}{label[1:]} by epoch"
-            curves.append((line_chart(series, "epoch", label, title), f"{title}."))
+    curves = curve_charts(results, _CURVES)
     if curves:
         page.section("Learning curves")
         page.charts(curves)
@@ -124,28 +116,7 @@ def _add_charts(page: Page, results: Sequence[RunResult]) -> None:
     if not tested:
         return
     page.section("Accuracy")
-    dots = _dots(tested)
-    drawn = any(math.isfinite(v) for runs in dots.values() for cases in runs.values() for v in cases.values())
-    caption = "Dice of each test case; bars are means."
-    strips = [(dot_chart(dots, "Dice", "Dice of each case"), caption)] if drawn else []
-    points = [Point(r.parameters, r.mean("dice"), r.name, r.spread("dice")) for r in tested]
-    page.charts(
-        [
-            *strips,
-            (
-                scatter_chart(points, "parameters (log scale)", "test Dice", "Test Dice against parameters"),
-                "Mean test Dice against the number of parameters; bars are standard deviations over the cases.",
-            ),
-        ]
-    )
-
-
-def _dots(results: Sequence[RunResult]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return Dice by class, run and case, the mean of several classes first."""
-    columns = dict.fromkeys(column for r in results for column in r.scores if metric_of(column) == "dice")
-    classes = {column: column.removeprefix("dice_") for column in columns if column not in CASE_METRICS}
-    groups = classes if len(classes) == 1 else {"dice": _FIRST} | classes
-    return {name: {r.name: r.by_case(column) for r in results} for column, name in groups.items()}
+    page.charts([*case_charts(tested, "dice"), size_chart(tested)])
 
 
 def _add_pictures(page: Page, results: Sequence[RunResult]) -> None:

@@ -17,7 +17,7 @@ class JobProgress:
     """Shows what happens to each job; to be used in a ``with`` statement.
 
     Args:
-        names: Names of the jobs, such as ``fold 0``.
+        names: Names of the jobs, such as ``fold 0``; others get a bar when they are first shown.
         epochs: Epochs of each training; None where they are not known beforehand.
     """
 
@@ -70,7 +70,15 @@ class JobProgress:
         """
         if self._bars is None:
             return
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task("waiting", total=self._epochs, start=False, job=name)
         task = self._tasks[name]
         if epoch:
             self._bars.start_task(task)
         self._bars.update(task, description=_STATES.get(state, state), completed=epoch)
+
+    def drop(self, name: str) -> None:
+        """Take the bar of a job away, if it has one: studies of many jobs show those that run."""
+        task = self._tasks.pop(name, None)
+        if self._bars is not None and task is not None:
+            self._bars.remove_task(task)

@@ -43,7 +43,8 @@ def join_folds(
         name=path.name,
         path=path,
         step_ms=median(steps) if steps else None,
-        curves=_mean_curves(runs),
+        curves=_means([run.curves for run in runs]),
+        costs=_means([run.costs for run in runs]),
         peak_mib={kind: max(run.peak_mib.get(kind, 0.0) for run in runs) for kind in first.peak_mib},
         train_s=sum(seconds) if len(seconds) == len(runs) else None,
         manifest=first.manifest | {"command": record["command"], "data": data, "finished": finished},
@@ -51,11 +52,11 @@ def join_folds(
     )
 
 
-def _mean_curves(runs: Sequence[RunResult]) -> dict[str, list[tuple[float, float]]]:
-    """Return the mean over the runs at the epochs that all of them have."""
+def _means(runs: Sequence[Mapping[str, list[tuple[float, float]]]]) -> dict[str, list[tuple[float, float]]]:
+    """Return the mean of each series over the runs at the epochs that all of them have."""
     curves = {}
-    for name in runs[0].curves:
-        points = [dict(run.curves.get(name, [])) for run in runs]
+    for name in runs[0]:
+        points = [dict(run.get(name, [])) for run in runs]
         epochs = [epoch for epoch in points[0] if all(epoch in other for other in points)]
         if epochs:
             curves[name] = [(epoch, fmean(other[epoch] for other in points)) for epoch in epochs]

@@ -98,7 +98,7 @@ def slice_case(
     if image.ndim == 2:
         cuts = {"image": ((slice(None), slice(None)), (sizes[0], sizes[1]))}
     else:
-        d, h, w = _fullest(truth, predicted, num_classes)
+        d, h, w = fullest_slices(truth, predicted, num_classes)
         depth, height, width = sizes
         cuts = {
             "axial": ((d, slice(None), slice(None)), (height, width)),
@@ -114,8 +114,17 @@ def slice_case(
     )
 
 
-def _fullest(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[int]:
-    """Return, for each axis, the index of the slice with most foreground."""
+def fullest_slices(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[int]:
+    """Return, for each axis, the index of the slice with most foreground: of the truth, else of the prediction.
+
+    Args:
+        truth: ``(D, H, W)`` class of each voxel; what is no class does not count.
+        predicted: The same of the prediction.
+        num_classes: Number of classes, background included.
+
+    Returns:
+        Three indices; those of the middle slices where there is no foreground at all.
+    """
     for label in (truth, predicted):
         foreground = (label > 0) & (label < num_classes)
         if foreground.any():

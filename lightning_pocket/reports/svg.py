@@ -2,6 +2,10 @@
 
 Colours are CSS variables of the page (``--series-0`` and so on), so that a chart follows light and dark; without the
 page they fall back to the text's colour.
+
+For ``charts.js``, which lets people point at marks and zoom, a chart says what it is made of: ``data-area``,
+``data-x`` and ``data-y`` of a plot are its edges and scales, ``data-at`` is the middle of a mark, and ``data-values``
+of a line are the values of its corners. Without the script they mean nothing.
 """
 
 from __future__ import annotations
@@ -107,15 +111,63 @@ def marker(index: int, x: float, y: float, title: str, size: float = 4.0) -> str
         f'l{-2 * size:g} {2 * size:g}"/>',
         f'<circle class="open" cx="{x:.1f}" cy="{y:.1f}" r="{size:g}"/>',
     )[_style(index)]
-    return f'<g class="mark s{index % _COLOURS}"><title>{escape(title)}</title>{shape}</g>'
+    return f'<g class="mark s{index % _COLOURS}"{at(x, y)}><title>{escape(title)}</title>{shape}</g>'
 
 
-def line(index: int, points: Iterable[tuple[float, float]], solid: bool = False) -> str:
-    """Return a line through points in pixels, dashed by the index of its series unless it is to be solid."""
+def at(x: float, y: float) -> str:
+    """Return the attribute that says where the middle of a mark is, in pixels."""
+    return f' data-at="{x:.2f} {y:.2f}"'
+
+
+def plot(
+    area: tuple[float, float, float, float],
+    body: str,
+    x: Scale | None = None,
+    y: Scale | None = None,
+    x_label: str = "",
+    whole: bool = False,
+) -> str:
+    """Return axes and marks as one group that says how it is to be zoomed.
+
+    Args:
+        area: Left, top, right and bottom edge of what is zoomed, in pixels.
+        body: Axes and marks.
+        x: Scale of the horizontal axis; None where it has names, and is not zoomed.
+        y: The same of the vertical axis.
+        x_label: Name of the horizontal axis, for the values of lines.
+        whole: Whether only whole numbers make sense on the horizontal axis.
+    """
+    scales = "".join(_scale_data(name, scale) for name, scale in (("x", x), ("y", y)) if scale is not None)
+    label = f' data-x-label="{escape(x_label)}"' if x_label else ""
+    kind = ' data-whole=""' if whole else ""
+    edges = " ".join(f"{edge:.1f}" for edge in area)
+    return f'<g class="plot" data-area="{edges}"{scales}{label}{kind}>{body}</g>'
+
+
+def _scale_data(name: str, scale: Scale) -> str:
+    ends = f"{scale.low:.10g} {scale.high:.10g} {scale.start:.2f} {scale.end:.2f}"
+    return f' data-{name}="{ends} {"log" if scale.log else "linear"}"'
+
+
+def line(index: int, points: Iterable[tuple[float, float]], solid: bool = False, values: str = "") -> str:
+    """Return a line through points in pixels, dashed by the index of its series unless it is to be solid.
+
+    Args:
+        index: Of the series.
+        points: Pixels from the left and from the top.
+        solid: Not dashed.
+        values: Attributes that :func:`line_values` returned, where a reader may ask for the values of its corners.
+    """
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dash = "" if solid else _DASHES[_style(index)]
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<polyline class="line s{index % _COLOURS}"{dashes} points="{path}"/>'
+    return f'<polyline class="line s{index % _COLOURS}"{dashes}{values} points="{path}"/>'
+
+
+def line_values(name: str, points: Iterable[tuple[float, float]]) -> str:
+    """Return attributes of a line with its name and the values of its corners."""
+    values = " ".join(f"{x:g}:{y:.4g}" for x, y in points)
+    return f' data-name="{escape(name)}" data-values="{values}"'
 
 
 def _style(index: int) -> int:
@@ -137,7 +189,7 @@ def x_axis(scale: Scale, ticks: Sequence[float], label: str, y: float, top: floa
         + text(scale(tick), y + 18, number(tick), css="tick")
         for tick in ticks
     ]
-    return "".join(parts) + text((scale.start + scale.end) / 2, y + 40, label)
+    return tick_group("x", parts) + text((scale.start + scale.end) / 2, y + 40, label)
 
 
 def y_axis(scale: Scale, ticks: Sequence[float], label: str, left: float, right: float) -> str:
@@ -147,7 +199,12 @@ def y_axis(scale: Scale, ticks: Sequence[float], label: str, left: float, right:
         + text(left - 8, scale(tick) + 5, number(tick), "end", css="tick")
         for tick in ticks
     ]
-    return "".join(parts) + text(14, (scale.start + scale.end) / 2, label, rotate=True)
+    return tick_group("y", parts) + text(14, (scale.start + scale.end) / 2, label, rotate=True)
+
+
+def tick_group(axis: str, parts: Iterable[str]) -> str:
+    """Return the ticks of an axis, ``x`` or ``y``, as the group that is drawn anew where the plot is zoomed."""
+    return f'<g class="ticks {axis}">{"".join(parts)}</g>'
 
 
 def legend(names: Sequence[str], sample: Callable[[int, float, float], str]) -> tuple[str, int]:

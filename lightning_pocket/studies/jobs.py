@@ -98,6 +98,10 @@ class RunningJob:
         self._log.close()
         return False
 
+    def skip_rest(self) -> None:
+        """Start no other command when the present one has ended."""
+        self._waiting.clear()
+
     def _start(self) -> subprocess.Popen[bytes]:
         arguments = self._waiting.popleft()
         shown = shlex.join(["pocket", *arguments])

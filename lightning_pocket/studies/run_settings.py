@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from lightning_pocket.run_folder import RunFolder, show_differences
 from lightning_pocket.storage import read_json
 
 #: What ``--print_config`` prints and no run records.
-_NOT_RECORDED = ("ckpt_path", "weights_only", "fresh")
+NOT_RECORDED = ("ckpt_path", "weights_only", "fresh")
 
 
 def resolve_settings(options: Sequence[str]) -> dict[str, Any]:
@@ -35,7 +37,28 @@ def resolve_settings(options: Sequence[str]) -> dict[str, Any]:
         said = [line for line in result.stderr.splitlines() if "error: " in line] or result.stderr.splitlines()[-1:]
         raise PocketError(said[-1].partition("error: ")[2] or said[-1] if said else "pocket fit refuses the options.")
     settings: dict[str, Any] = yaml.safe_load(result.stdout)
-    return {key: value for key, value in settings.items() if key not in _NOT_RECORDED}
+    return {key: value for key, value in settings.items() if key not in NOT_RECORDED}
+
+
+def resolve_all(options: Sequence[Sequence[str]]) -> list[dict[str, Any] | None]:
+    """Return what :func:`resolve_settings` does for several lists of options, with the imports of one.
+
+    Args:
+        options: Lists of options of ``pocket fit``.
+
+    Returns:
+        Every setting; None for options that ``pocket fit`` refuses, which tells why.
+    """
+    if not options:
+        return []
+    command = [sys.executable, "-m", "lightning_pocket.commands.settings_process"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    given = json.dumps([list(entry) for entry in options])
+    result = subprocess.run(command, input=given, capture_output=True, encoding="utf-8", env=environment, check=False)
+    if result.returncode:
+        return [None] * len(options)
+    found: list[dict[str, Any] | None] = json.loads(result.stdout.splitlines()[-1])
+    return found
 
 
 def with_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -136,6 +136,8 @@ class BaseTask(LightningModule):
         schedule = LRSchedulerConfigType(scheduler=self.make_scheduler(optimizer), interval=self.lr_interval)
         if isinstance(schedule["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
             schedule["monitor"] = self.monitor
+            if self._trainer is not None and self.monitor.startswith("val/") and self.lr_interval == "epoch":
+                schedule["frequency"] = self._trainer.check_val_every_n_epoch or 1  # known only then
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 

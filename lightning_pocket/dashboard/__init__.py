@@ -1,0 +1,1 @@
+"""The dashboard of a project on Weights & Biases, as code."""

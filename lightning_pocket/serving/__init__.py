@@ -1,0 +1,1 @@
+"""Pages over a folder of results, on this machine alone."""

@@ -1,0 +1,174 @@
+"""What the trials of a study have come to until now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .definition import Sweep
+from .leases import describe
+from .measures import Measured, from_plain
+from .parameters import Point
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from .study import SweepStudy
+
+
+#: States without a result that are not tried again by themselves.
+_FAILED = ("failed", "lost")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many trials there are of each kind.
+
+    Args:
+        total: All that there will be.
+        ended: Whose result is there, failures too.
+        running: Trials that somebody works on.
+        failed: Of those that have ended, the failed.
+    """
+
+    total: int
+    ended: int
+    running: int
+    failed: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.ended >= self.total
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial has come to.
+
+    Args:
+        slot: Its number.
+        trial: Optuna's trial.
+    """
+
+    slot: int
+    trial: FrozenTrial
+
+    @property
+    def state(self) -> str:
+        """``waiting``, ``running``, ``done``, ``pruned``, ``infeasible``, ``failed`` or ``interrupted``."""
+        known = self.trial.user_attrs
+        if self.trial.state.name == "PRUNED":
+            return "infeasible" if "infeasible" in known else "pruned"
+        if self.trial.state.name == "FAIL":
+            return "failed" if "error" in known else str(known.get("ended", "lost"))
+        return {"COMPLETE": "done"}.get(self.trial.state.name, self.trial.state.name.lower())
+
+    @property
+    def point(self) -> Point:
+        """Its parameters, as far as they are known."""
+        return dict(self.trial.params or self.trial.system_attrs.get("fixed_params", {}))
+
+    @property
+    def values(self) -> list[float] | None:
+        """Its objectives; None where it has none."""
+        return list(self.trial.values) if self.state == "done" else None
+
+    @cached_property
+    def results(self) -> dict[str, Measured]:
+        """Every metric that was recorded."""
+        return from_plain(self.trial.user_attrs.get("results", {}))
+
+    @property
+    def same_as(self) -> int | None:
+        """Number of the trial whose result this one took, because both come to the same."""
+        found = self.trial.user_attrs.get("same_as")
+        return None if found is None else int(found)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, with the waiting of an attempt that went on; None where it has not ended."""
+        duration = self.trial.duration
+        return None if duration is None else duration.total_seconds()
+
+    @property
+    def remark(self) -> str:
+        """Why it failed, who works on it, or which other one it is."""
+        known = self.trial.user_attrs
+        if self.same_as is not None:
+            return f"same network and settings as trial {self.same_as}"
+        if self.state == "running":
+            return describe(known.get("lease", {}))
+        return str(known.get("error") or known.get("infeasible") or "")
+
+    def record(self) -> dict[str, Any]:
+        """Return where it began and ended, and its run, as plain values."""
+        began, ended = self.trial.datetime_start, self.trial.datetime_complete
+        return {
+            "began": began.isoformat(timespec="seconds") if began else "",
+            "ended": ended.isoformat(timespec="seconds") if ended else "",
+            "seconds": "" if self.seconds is None else round(self.seconds, 1),
+            "run": self.trial.user_attrs.get("run", ""),
+        }
+
+
+def outcomes(study: SweepStudy) -> list[Outcome]:
+    """Return what the trial of each slot has come to, in their order."""
+    return [Outcome(slot, trial) for slot, trial in study.latest().items()]
+
+
+def tally(study: SweepStudy) -> Tally:
+    """Count the trials of a study."""
+    from .study import is_open
+
+    found = outcomes(study)
+    ended = [o.state for o in found if o.state not in ("waiting", "running") and not is_open(o.trial)]
+    running = sum(outcome.state == "running" for outcome in found)
+    return Tally(study.slots, len(ended), running, sum(state in _FAILED for state in ended))
+
+
+def best(sweep: Sweep, done: Sequence[Outcome]) -> list[Outcome]:
+    """Return the best trial, or of several objectives those that none is better than in all of them.
+
+    Args:
+        sweep: The study.
+        done: Trials.
+    """
+    known = [outcome for outcome in done if outcome.values is not None and outcome.same_as is None]
+    signs = [1.0 if objective.direction == "maximize" else -1.0 for objective in sweep.objectives]
+    scores = {o.slot: [s * v for s, v in zip(signs, o.values or [], strict=True)] for o in known}
+
+    def is_dominated(outcome: Outcome) -> bool:
+        own = scores[outcome.slot]
+        return any(
+            other != own and all(theirs >= ours for theirs, ours in zip(other, own, strict=True))
+            for other in scores.values()
+        )
+
+    front = [outcome for outcome in known if not is_dominated(outcome)]
+    return front[:1] if len(sweep.objectives) == 1 else front
+
+
+def remaining_s(study: SweepStudy, at_once: int) -> float | None:
+    """Return about how long the trials that have not ended will take, in seconds; None where none has ended yet.
+
+    Args:
+        study: The study.
+        at_once: How many trials run at a time, in all processes.
+    """
+    found = outcomes(study)
+    trained = [o.seconds for o in found if o.state in ("done", "pruned") and o.same_as is None and o.seconds]
+    count = tally(study)
+    if not trained or count.is_over:
+        return None
+    return sum(trained) / len(trained) * (count.total - count.ended) / at_once
+
+
+def show_duration(seconds: float) -> str:
+    """Return a duration for people, such as ``2 h 10 min``."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

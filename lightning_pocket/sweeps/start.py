@@ -1,0 +1,180 @@
+"""From a file and options to a study that trials can be taken from; what is wrong is found before the first one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import read_json, write_json, write_text
+
+from .definition import Sweep
+from .leases import GRACE_S
+from .measures import check_for_task
+from .parameters import Point
+from .read import read_sweep
+from .resolve import Resolved, resolve
+from .runs import TrialRuns
+from .study import SweepStudy
+from .study_storage import JOURNAL, open_storage, redact
+
+#: The copy of the file in the folder of a study, and what else the command was given.
+COPY, RECORD = "sweep.yaml", "study.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study as it was asked for.
+
+    Args:
+        file: Its YAML file.
+        sweep: What the file says.
+        folder: Its folder.
+        more: Options of ``pocket fit`` from the command line.
+        url: Storage; None for the journal file.
+        grace_s: Seconds without a sign of life after which a worker is taken for dead.
+    """
+
+    file: Path
+    sweep: Sweep
+    folder: Path
+    more: tuple[str, ...]
+    url: str | None = None
+    grace_s: float = GRACE_S
+
+    def runs(self, slot: int, point: Point, settings: Mapping[str, Any] | None = None) -> TrialRuns:
+        """Return the runs of a trial; with every setting that trials share, a W&B logger is told of it."""
+        return TrialRuns(self.sweep, self.folder, slot, point, self.more, settings or {})
+
+    def identify(self, runs: TrialRuns) -> tuple[str, str]:
+        """Return the hash of what a trial comes to, and why ``pocket fit`` would refuse it."""
+        (found,) = resolve([runs.options()])
+        return found.identity, found.problem
+
+    def check(self, needs_data: bool = True) -> tuple[Resolved, list[Resolved]]:
+        """Resolve points in which every parameter has each of its choices, and all points of a grid.
+
+        Args:
+            needs_data: Whether the settings must name prepared data.
+
+        Returns:
+            What the first of them comes to, which shows what all trials share; and what each point of a grid does.
+
+        Raises:
+            PocketError: If ``pocket fit`` would refuse one of them, or there is no such metric.
+        """
+        samples, points = self.sweep.space.samples(), self.sweep.points()
+        tried = [*samples, *(point for point in points if point not in samples)]
+        found = resolve([self.runs(0, point).options() for point in tried])
+        for point, resolved in zip(tried, found, strict=True):
+            if resolved.problem:
+                raise PocketError(f"{self.file}: {self._blame(point, resolved.problem)}{resolved.problem}")
+        metrics = [*(objective.metric for objective in self.sweep.objectives), *self.sweep.metrics]
+        metrics += [self.sweep.pruner.metric] if self.sweep.pruner else []
+        for metric in metrics:
+            check_for_task(metric, found[0].metrics, found[0].classifies, str(self.file))
+        if needs_data:
+            _check_data(found[0].settings)
+        return found[0], [found[tried.index(point)] for point in points]
+
+    def begin(self) -> SweepStudy:
+        """Make the study, or join it where it is there.
+
+        Raises:
+            PocketError: If something is wrong with the file, the options, the folder or the storage, or the study began
+                otherwise.
+        """
+        self._check_folder()
+        # Of a study that cannot be trained nothing is left behind, not even a file.
+        checked = self.check() if self.url is None and not (self.folder / JOURNAL).is_file() else None
+        study = self.open()
+        identity = self.sweep.identity(list(self.more))
+        if study.exists:
+            study.check(identity, study.study.user_attrs["settings"])  # at once, where the file was changed
+            (base,) = resolve([self.runs(0, self.sweep.space.samples()[0]).options()])
+            if base.problem:
+                raise PocketError(f"{self.file}: {base.problem}")
+            study.check(identity, base.settings)
+        else:
+            base, resolved = checked or self.check()
+            study.begin(identity, base.settings, [entry.identity for entry in resolved])
+        self._record(study.name)
+        return study
+
+    def open(self) -> SweepStudy:
+        """Return the study, which need not be there yet.
+
+        Raises:
+            PocketError: If the storage cannot be reached.
+        """
+        storage = open_storage(self.url, self.folder, self.grace_s)
+        return SweepStudy(self.sweep, self.folder.resolve().name, self.folder, storage, self.grace_s)
+
+    def _blame(self, point: Point, problem: str) -> str:
+        """Return which part of the file a problem is of: the key that it names, in full or by its end, or a point."""
+        named = [("space", key) for key in reversed(point)] + [("options", key) for key in self.sweep.options]
+        for is_whole in (True, False):
+            for part, key in named:
+                wanted = key if is_whole else key.rpartition(".")[2]
+                if re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", problem):
+                    return f"{part}: {key}: "
+        return f"space: {self.sweep.space.show(point)}: "
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that holds something else."""
+        if self.folder.is_file():
+            raise PocketError(f"--output {self.folder}: is a file. Name a folder.")
+        own = (COPY, RECORD, JOURNAL)
+        held = [entry.name for entry in self.folder.iterdir()] if self.folder.is_dir() else []
+        foreign = [name for name in held if not name.startswith((".", *own))]
+        if foreign and not (self.folder / RECORD).is_file():
+            raise PocketError(f"--output {self.folder}: does not look like a study, it holds {foreign[0]}.")
+
+    def _record(self, name: str) -> None:
+        record = {"name": name, "file": str(self.file), "more": list(self.more), "grace_s": self.grace_s}
+        write_json(self.folder / RECORD, record | {"storage": redact(self.url) if self.url else ""})
+        if self.file.resolve() != (self.folder / COPY).resolve():
+            write_text(self.folder / COPY, self.file.read_text(encoding="utf-8"))
+
+
+def _check_data(settings: dict[str, Any]) -> None:
+    """Refuse to start without data."""
+    data = (settings.get("data") or {}).get("init_args", {})
+    if "cache" in data and data["cache"] is None:
+        raise PocketError("--cache: is missing; name the folder of the data that `pocket prepare` wrote.")
+
+
+def open_study(folder: Path, url: str | None) -> tuple[SweepStudy, tuple[str, ...]]:
+    """Open the study of a folder, to look at it.
+
+    Args:
+        folder: Its folder.
+        url: Storage, where it is not the journal file.
+
+    Returns:
+        The study, and the options of ``pocket fit`` that it was given.
+
+    Raises:
+        PocketError: If there is none.
+    """
+    if not (folder / RECORD).is_file():
+        raise PocketError(
+            f"{folder}: no study here (no {RECORD}). Make one with `pocket sweep FILE --output {folder}`."
+        )
+    record = read_json(folder / RECORD)
+    if record["storage"] and url is None:
+        raise PocketError(
+            f"{folder}: the study is in {record['storage']}. Give --storage, or set POCKET_SWEEP_STORAGE."
+        )
+    storage = open_storage(url if record["storage"] else None, folder, record["grace_s"])
+    sweep = read_sweep(folder / COPY, is_record=True)
+    study = SweepStudy(sweep, record["name"], folder, storage, record["grace_s"])
+    return study, tuple(record["more"])
+
+
+def cache_option(cache: str | None) -> Sequence[str]:
+    """Return the option of ``pocket fit`` that names the data."""
+    return [] if cache is None else [f"--data.init_args.cache={cache}"]

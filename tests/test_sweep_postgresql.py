@@ -1,0 +1,163 @@
+"""Several processes on one study in a real PostgreSQL server, and where its password is not."""
+
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import postgresql_server
+import pytest
+import sweep_stand_in
+import yaml
+from sweep_stand_in import GRID
+from test_sweep_workers import Workers, is_alive
+
+from lightning_pocket import launch
+from lightning_pocket.sweeps.outcome import outcomes
+from lightning_pocket.sweeps.start import open_study
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(bool(postgresql_server.obstacle()), reason=postgresql_server.obstacle() or "none"),
+]
+
+
+class DatabaseWorkers(Workers):
+    """Processes whose study is in a database; its URL is in the environment of this process."""
+
+    def study(self):
+        return open_study(self.folder, os.environ["POCKET_SWEEP_STORAGE"])[0]
+
+    def outcomes(self):
+        return outcomes(self.study())
+
+
+@pytest.fixture(scope="module")
+def server():
+    with postgresql_server.running() as made:
+        yield made
+
+
+@pytest.fixture
+def workers(server, tmp_path, request, monkeypatch):
+    name = re.sub(r"\W+", "_", request.node.name)[:40]
+    monkeypatch.setenv("POCKET_SWEEP_STORAGE", server.make(name))
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    made = DatabaseWorkers(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+
+
+def environment(process):
+    return Path(f"/proc/{process}/environ").read_bytes()
+
+
+def command_lines():
+    """Return the command lines of all processes, as ``ps`` shows them to everybody."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(file.read_bytes())
+        except OSError:  # it has just ended
+            continue
+    return b"\n".join(found)
+
+
+def test_two_workers_take_every_point_exactly_once(workers, server):
+    (workers.home / "seconds").write_text("0.2")
+    space = GRID["space"] | {"x": {"type": "categorical", "choices": [0.1, 0.2, 0.3]}}
+    content = GRID | {"space": space}
+    both = [workers.start(content), workers.start(content)]  # at the same moment, on a database without tables
+    assert [process.wait(60) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
+    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(6)}
+    trained = {outcome.slot: outcome.values for outcome in workers.outcomes()}
+    expected = [x + y for x in (0.1, 0.2, 0.3) for y in (0.0, 0.5)]
+    assert [trained[slot][0] for slot in range(6)] == pytest.approx(expected)
+    assert len(workers.study().trials()) == 6
+    leases = {outcome.trial.user_attrs["lease"]["pid"] for outcome in workers.outcomes()}
+    assert leases == {process.pid for process in both}, "both have worked"
+    files = [path for path in workers.home.rglob("*") if path.is_file()]
+    assert {"study.json", "003.log", "config.yaml", "output"} <= {path.name for path in files}
+    assert not [path for path in files if server.password.encode() in path.read_bytes()]
+    assert "://pocket:***@127.0.0.1" in (workers.folder / "study.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_killed_worker_s_trial_is_retried_and_no_training_knows_the_password(workers, server):
+    (workers.home / "seconds").write_text("60")
+    content = GRID | {"trials": 4}
+    killed = workers.start(content)
+    workers.wait_for(lambda: len(workers.log()) == 1, 30)
+    training = int(workers.log()[0][1])
+    other = workers.start(content)
+    workers.wait_for(lambda: len(workers.log()) == 2, 30)
+    secret = server.password.encode()
+    assert secret in environment(killed.pid), "a worker needs it"
+    assert not [process for _, process in workers.log() if secret in environment(process)]
+    assert secret not in command_lines()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    workers.wait_for(lambda: not is_alive(training))
+    (workers.home / "seconds").unlink()
+    assert other.wait(60) == 0, (workers.home / "output").read_text(encoding="utf-8")
+    assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(4)}
+    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(4)}
+    found = workers.outcomes()
+    assert [outcome.state for outcome in found] == ["done"] * 4
+    assert found[0].trial.number == 4, "a trial of its own in the storage"
+    assert found[0].trial.user_attrs["run"] == "trials/000"
+
+
+@pytest.fixture
+def in_this_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STAND_IN", str(tmp_path))
+    monkeypatch.setattr(launch, "program", lambda: [sys.executable, str(Path(sweep_stand_in.__file__))])
+    monkeypatch.setattr("lightning_pocket.sweeps.start.resolve", sweep_stand_in.resolve)
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_what_keeps_a_worker_from_the_database_is_one_line_without_the_password(server, fails, monkeypatch):
+    wrong = "wr0ng-secret"
+    monkeypatch.setenv("POCKET_SWEEP_STORAGE", server.url("postgres", wrong))
+    line = fails(["sweep", "grid.yaml"])
+    assert "cannot be reached" in line
+    assert "password authentication failed" in line
+    assert "://pocket:***@127.0.0.1" in line
+    monkeypatch.setenv("POCKET_SWEEP_STORAGE", server.url("nothing", None))
+    lines = [line, fails(["sweep", "grid.yaml"])]
+    assert 'database "nothing" does not exist' in lines[1]
+    closed = server.url("postgres", wrong).replace(f":{server.port}/", f":{postgresql_server.free_port()}/")
+    monkeypatch.setenv("POCKET_SWEEP_STORAGE", closed)
+    lines.append(fails(["sweep", "grid.yaml"]))
+    assert "onnection refused" in lines[2]
+    for line in lines:
+        assert len(line.splitlines()) == 1
+        assert wrong not in line
+        assert server.password not in line
+    assert not Path("runs").exists()
+    assert not Path("log").exists(), "nothing was trained"
+
+
+def test_the_dashboard_shows_a_study_of_the_database_and_no_password(workers, server):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    from lightning_pocket.sweeps.artifacts import Attachments
+
+    assert workers.start(GRID | {"trials": 1}).wait(60) == 0, (workers.home / "output").read_text(encoding="utf-8")
+    picture = workers.folder / "trials/000/test/pictures/case.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"picture")
+    study = workers.study()
+    assert Attachments(study, 8).refresh() == Attachments(study, 8).refresh() > 0
+    app = dashboard.wsgi(study.storage)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies/1", "HTTP_HOST": "127.0.0.1"}
+    page = b"".join(app(environ, lambda *_: None)).decode()
+    (trial,) = json.loads(page)["trials"]
+    assert [artifact["filename"] for artifact in trial["artifacts"]] == ["case.png"]
+    assert "pocket fit" in trial["note"]["body"]
+    assert server.password not in page

@@ -1,0 +1,202 @@
+"""Several processes on one study: every point once, and nothing lost when one is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from sweep_stand_in import GRID
+
+from lightning_pocket.locks import FileLock
+from lightning_pocket.sweeps.claims import Claims
+from lightning_pocket.sweeps.leases import Leases
+from lightning_pocket.sweeps.outcome import outcomes, tally
+from lightning_pocket.sweeps.read import read_sweep
+from lightning_pocket.sweeps.start import open_study
+from lightning_pocket.sweeps.study import SweepStudy
+from lightning_pocket.sweeps.study_storage import JOURNAL, open_storage
+
+STAND_IN = Path(__file__).with_name("sweep_stand_in.py")
+
+
+class Workers:
+    """Processes of ``pocket sweep`` on one study, with a program that stands for training."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folder = home / "study"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, content=GRID, options=()):
+        file = self.home / "grid.yaml"
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        environment = {**os.environ, "STAND_IN": str(self.home), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(STAND_IN), "sweep", str(file), f"--output={self.folder}", *options]
+        with (self.home / "output").open("ab") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        self.processes.append(process)
+        return process
+
+    def log(self):
+        """Return the lines of the log: what happened, and the process that did it."""
+        file = self.home / "log"
+        return (
+            [line.rpartition(" ")[::2] for line in file.read_text(encoding="utf-8").splitlines()]
+            if file.is_file()
+            else []
+        )
+
+    def count(self, event):
+        return Counter(what.split("/")[-1] for what, _ in self.log() if what.startswith(event))
+
+    def wait_for(self, condition, seconds=15.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (self.home / "output").read_text(encoding="utf-8")
+            time.sleep(0.05)
+
+    def outcomes(self):
+        study, _ = open_study(self.folder, None)
+        return outcomes(study)
+
+
+@pytest.fixture
+def workers(tmp_path):
+    made = Workers(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+
+
+def is_alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_two_workers_take_every_point_exactly_once(workers):
+    (workers.home / "seconds").write_text("0.2")
+    both = [workers.start(options=["--jobs=2"]), workers.start()]
+    assert [process.wait(30) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
+    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
+    trained = {outcome.slot: outcome.values for outcome in workers.outcomes()}
+    expected = [x + y for x in (0.1, 0.2, 0.3, 0.4) for y in (0.0, 0.5)]
+    assert [trained[slot][0] for slot in range(8)] == pytest.approx(expected)
+    leases = {outcome.trial.user_attrs["lease"]["pid"] for outcome in workers.outcomes()}
+    assert leases == {process.pid for process in both}, "both have worked"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_killed_worker_s_trial_is_retried_and_its_training_does_not_run_on(workers):
+    (workers.home / "seconds").write_text("60")
+    killed = workers.start()
+    workers.wait_for(lambda: len(workers.log()) == 1)
+    training = int(workers.log()[0][1])
+    other = workers.start()
+    workers.wait_for(lambda: len(workers.log()) == 2)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    workers.wait_for(lambda: not is_alive(training))
+    (workers.home / "seconds").unlink()
+    assert other.wait(30) == 0, (workers.home / "output").read_text(encoding="utf-8")
+    assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(8)}
+    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
+    outcomes = workers.outcomes()
+    assert [outcome.state for outcome in outcomes] == ["done"] * 8
+    assert outcomes[0].trial.number == 8, "a trial of its own in the storage, in the same folder"
+    assert outcomes[0].trial.user_attrs["run"] == "trials/000"
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(workers):
+    (workers.home / "seconds").write_text("60")
+    first = workers.start(options=["--jobs=2"])
+    workers.wait_for(lambda: len(workers.log()) == 2)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(15) == 130
+    assert [outcome.state for outcome in workers.outcomes()] == ["waiting"] * 8
+    (workers.home / "seconds").unlink()
+    assert workers.start().wait(30) == 0
+    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
+
+
+def test_a_worker_that_writes_nothing_any_more_is_taken_for_dead():
+    own, other = Leases(grace_s=100), Leases(grace_s=100)
+    lease = other.new() | {"pid": os.getppid()}
+    assert not own.has_ended(lease, None), "the process lives"
+    elsewhere = lease | {"machine": "another"}
+    assert not own.has_ended(elsewhere, None)
+    old = elsewhere | {"time": "2020-01-01T00:00:00+00:00"}
+    assert own.has_ended(old, None)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    assert own.has_ended(lease | {"pid": int(ended.stdout)}, None)
+
+
+def test_a_lease_of_an_earlier_process_with_this_number_has_ended():
+    earlier = Leases().new()  # the process id is that of this process, the worker another
+    assert Leases().has_ended(earlier, None)
+
+
+def test_a_torn_line_of_a_killed_writer_is_removed(tmp_path):
+    storage = open_storage(None, tmp_path, 100)
+    optuna.create_study(study_name="a", storage=storage)
+    whole = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(whole + b'{"op_code": 4, "wor')
+    storage = open_storage(None, tmp_path, 100)
+    optuna.create_study(study_name="b", storage=storage)
+    lines = (tmp_path / JOURNAL).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines][: len(whole.splitlines())]
+    assert {summary.study_name for summary in optuna.get_all_study_summaries(storage)} == {"a", "b"}
+
+
+def test_points_that_two_processes_let_wait_are_run_once(workers):
+    """Without a shared folder the lock around the making of a study is not shared either."""
+    (workers.home / "seconds").write_text("60")
+    first = workers.start()
+    workers.wait_for(lambda: len(workers.log()) == 1)
+    study, _ = open_study(workers.folder, None)
+    for slot in (0, 3):
+        study.study.enqueue_trial(dict(study.points[slot]), user_attrs={"slot": slot})
+    (workers.home / "seconds").unlink()
+    assert first.wait(30) == 0
+    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
+    assert [outcome.state for outcome in workers.outcomes()] == ["done"] * 8
+    assert [trial.user_attrs.get("ended") for trial in study.trials()] == [None] * 8 + ["double"] * 2
+
+
+def test_a_trial_that_ends_its_workers_is_given_up(tmp_path):
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump(GRID | {"trials": 1}))
+    study = SweepStudy(read_sweep(file), "one", tmp_path, open_storage(None, tmp_path, 100), 100)
+    study.begin({}, {}, [""] * 8)
+    attempts = 0
+    while (claimed := Claims(study).claim()) is not None:
+        attempts += 1
+        silent = {"time": "2020-01-01T00:00:00+00:00"}
+        study.storage.set_trial_user_attr(study.identifier(claimed.number), "lease", silent)
+        assert tally(study).running == 1
+        study.refill()
+    assert attempts == 4
+    assert tally(study).is_over
+    assert tally(study).failed == 1
+    study.refill(retry_failed=True)
+    assert Claims(study).claim() is not None
+
+
+def test_only_one_process_at_a_time_makes_a_study(workers):
+    workers.folder.mkdir()
+    lock = FileLock(workers.folder / ".study.lock")
+    assert lock.acquire()
+    process = workers.start()
+    time.sleep(3)
+    assert not workers.log(), "it waits"
+    lock.release()
+    assert process.wait(30) == 0
