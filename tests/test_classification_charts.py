@@ -159,6 +159,7 @@ def test_tables_of_other_tasks_are_left_alone_and_damaged_ones_named(tmp_path):
 def test_the_callback_draws_what_the_table_holds(tmp_path):
     class Tested:
         default_root_dir = str(tmp_path)
+        loggers = ()
 
     folder = write_run(tmp_path / "x", 5, GOOD).rename(tmp_path / "y") / "test"
     folder.rename(tmp_path / "test")

@@ -36,9 +36,7 @@ def check_installed() -> None:
         PocketError: If it is not installed.
     """
     if importlib.util.find_spec("optuna_dashboard") is None:
-        raise PocketError(
-            "pocket sweep dashboard needs optuna-dashboard: pip install 'lightning-pocket[sweep-dashboard]'."
-        )
+        raise PocketError("optuna-dashboard is not installed: pip install 'lightning-pocket[sweep-dashboard]'.")
 
 
 def serve(
