@@ -1,65 +1,24 @@
 """Studies: search spaces, what is refused before the first trial, and what trials come to."""
 
 import csv
-import html
 import itertools
-import random
 import shlex
-import shutil
-import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
 import pytest
 import sweep_stand_in
-import yaml
 from optuna.trial import TrialState
 from sweep_stand_in import GRID
+from sweep_studies import TWO, found, trained, write
 
-from lightning_pocket import launch
 from lightning_pocket.cli import main
-from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import write_json, write_text
-from lightning_pocket.sweeps.claims import Claims
-from lightning_pocket.sweeps.definition import Objective
-from lightning_pocket.sweeps.importance import importance
-from lightning_pocket.sweeps.measures import measure_trial
-from lightning_pocket.sweeps.outcome import best, outcomes
+from lightning_pocket.sweeps.outcome import outcomes
 from lightning_pocket.sweeps.parameters import short_names
-from lightning_pocket.sweeps.pruning import PruningWatch
-from lightning_pocket.sweeps.read import read_sweep
-from lightning_pocket.sweeps.samplers import Sampler
 from lightning_pocket.sweeps.space import read_space
-from lightning_pocket.sweeps.start import open_study
-from lightning_pocket.sweeps.study import SweepStudy
-from lightning_pocket.sweeps.study_storage import open_storage, redact, storage_url
 
-
-@pytest.fixture(autouse=True)
-def stand_in(tmp_path, monkeypatch):
-    """Let a program stand for training, in a folder of the test's own."""
-    program = [sys.executable, str(Path(sweep_stand_in.__file__))]
-    monkeypatch.setattr(launch, "program", lambda: program)
-    monkeypatch.setattr("lightning_pocket.sweeps.start.resolve", sweep_stand_in.resolve)
-    monkeypatch.setenv("STAND_IN", str(tmp_path))
-    monkeypatch.delenv("POCKET_SWEEP_STORAGE", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(content, path="study.yaml"):
-    Path(path).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return path
-
-
-def found(folder="runs/study"):
-    return outcomes(open_study(Path(folder), None)[0])
-
-
-def trained():
-    return [line for line in Path("log").read_text(encoding="utf-8").splitlines() if line.startswith("trained")]
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 def test_a_grid_is_every_combination_that_counts():
@@ -168,9 +127,6 @@ def test_what_is_wrong_is_said_before_any_trial(fails, change, said):
     assert not Path("runs/study/study.journal").exists(), "no study was begun"
 
 
-TWO = [{"metric": "dice", "direction": "maximize"}, {"metric": "parameters", "direction": "minimize"}]
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -252,13 +208,6 @@ def test_the_page_knows_how_many_trials_were_asked_for():
     assert Path("runs/study/index.html").read_text(encoding="utf-8") == written
     assert "Searched: the first 1 combinations of" in written
     assert "pocket sweep runs/study/sweep.yaml --output=runs/study --trials=1" in written
-
-
-@pytest.mark.usefixtures("databases")
-def test_the_page_names_the_database_without_its_password():
-    main(["sweep", write(GRID | {"trials": 1}), FIRST])
-    written = Path("runs/study/index.html").read_text(encoding="utf-8")
-    assert "--output=runs/study '--storage=postgresql://me:***@first/db'" in html.unescape(written)
 
 
 def test_the_time_of_a_trial_is_that_of_all_attempts():
@@ -375,305 +324,3 @@ def test_trials_that_come_to_the_same_are_trained_once(capsys):
     main(["sweep", write(GRID | {"space": space}), "--dry_run", "--output=runs/other"])
     assert capsys.readouterr().out.count("which is trained for both") == 16
     assert not Path("runs/other").exists()
-
-
-def test_a_random_search_draws_what_optuna_draws_and_no_more():
-    space = {
-        "x": {"type": "float", "low": 0.001, "high": 1, "log": True},
-        "y": {"type": "int", "low": 0, "high": 4, "step": 2},
-    }
-    content = GRID | {"space": space, "sampler": {"name": "random", "seed": 3}, "trials": 3}
-    main(["sweep", write(content), "--jobs=2"])
-    main(["sweep", write(content), "--trials=5"])
-    main(["sweep", write(content)])
-    assert len(found()) == len(trained()) == 5
-    for outcome in found():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3 * 100_003 + outcome.slot))
-        trial = study.ask()
-        expected = {"x": trial.suggest_float("x", 0.001, 1, log=True), "y": trial.suggest_int("y", 0, 4, step=2)}
-        assert outcome.point == expected
-        assert outcome.values == pytest.approx([sum(expected.values())])
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
-def test_samplers_search_conditional_spaces_for_several_objectives(sampler):
-    space = {
-        "x": {"type": "categorical", "choices": [0.1, 0.2, 0.3]},
-        "y": {"type": "float", "low": 0, "high": 1, "when": {"x": [0.1, 0.3]}},
-    }
-    options = {"population_size": 2} if sampler == "nsga2" else {"n_startup_trials": 2}
-    chosen = {"sampler": {"name": sampler, "options": options}, "trials": 5, "objectives": TWO}
-    main(["sweep", write(GRID | {"space": space} | chosen), "--jobs=2"])
-    assert [outcome.state for outcome in found()] == ["done"] * 5
-    for outcome in found():
-        assert ("y" in outcome.point) == (outcome.point["x"] != 0.2)
-
-
-@pytest.mark.parametrize("objectives", [1, 2])
-@pytest.mark.parametrize("name", ["gp", "tpe", "nsga2"])
-def test_samplers_avoid_what_cannot_be(name, objectives, stand_in):
-    """A choice of four that always runs out of memory, and looks best: drawn less than by chance in later trials."""
-    if name == "nsga2" and objectives == 1:
-        pytest.skip("is for several objectives")
-    space = {"x": {"type": "categorical", "choices": [1, 2, 3, 99]}, "y": {"type": "float", "low": 0, "high": 1}}
-    options = {"population_size": 6} if name == "nsga2" else {"n_startup_trials": 6}
-    content = GRID | {"space": space, "infeasible_on_out_of_memory": True, "trials": 24}
-    content |= {"sampler": {"name": name, "options": options}, "objectives": TWO[:objectives]}
-    sweep = read_sweep(Path(write(content)))
-    study = SweepStudy(sweep, "study", stand_in, optuna.storages.InMemoryStorage())
-    study.begin({}, {}, [])
-    claims, drawn = Claims(study), []
-    while (claimed := claims.claim()) is not None:
-        drawn.append(claimed.point["x"])
-        if drawn[-1] == 99:
-            claims.exclude(claimed, "out of memory")
-        else:
-            claims.complete(claimed, [drawn[-1] + claimed.point["y"], 7.0][:objectives])
-    assert 99 in drawn[:12], "or there is nothing to learn from"
-    later = drawn[12:].count(99)
-    assert later == 0 if name == "gp" else later <= 3, drawn
-    made = [outcome for outcome in outcomes(study) if outcome.state == "infeasible"]
-    assert len(made) == drawn.count(99)
-    assert {outcome.values for outcome in made} == {None}
-    assert best(sweep, outcomes(study))[0].point["x"] != 99
-    assert importance(study.study, 0).trials in (0, len(drawn) - len(made))
-
-
-def test_the_points_of_qmc_are_one_sequence():
-    """Scrambled by Owen's method, each of the 16 strips of the unit interval has one of the 16 points."""
-    sampler = Sampler("qmc", 3, {"scramble": True})
-    study = optuna.create_study()
-    drawn = []
-    for number in range(17):
-        study.sampler = sampler.make(number)
-        trial = study.ask()
-        drawn.append([trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)])
-        study.tell(trial, 0.0)
-    for axis in (0, 1):  # the first trial is random: it tells Optuna of the parameters
-        assert sorted(int(16 * point[axis]) for point in drawn[1:]) == list(range(16))
-
-
-def test_every_seed_from_0_makes_a_sampler():
-    for name in ("grid", "random", "tpe", "qmc"):
-        assert Sampler(name, 2**40).make(7) is not None
-
-
-def test_validation_scores_are_those_of_the_epoch_whose_weights_are_tested(tmp_path):
-    """Two folds whose best epochs differ, and another metric whose best value is in a third one."""
-    logged = {"fold_0": [(0.5, 0.9), (0.8, 0.4), (0.7, 0.1)], "fold_1": [(0.6, 0.3), (0.2, 0.2), (0.9, 0.8)]}
-    for (name, values), epoch in zip(logged.items(), (2, 3), strict=True):
-        (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "manifest.json", {"parameters": 7, "finished": True, "best_epoch": epoch})
-        rows = [f"{index},{index},{dice},{loss}" for index, (dice, loss) in enumerate(values)]
-        write_text(tmp_path / name / "metrics.csv", "\n".join(["epoch,step,val/dice,val/loss", *rows, ""]))
-    runs, wanted = [tmp_path / name for name in logged], ["val/dice", "val/loss"]
-    best, last = (measure_trial(runs, wanted, [], checkpoint) for checkpoint in ("best", "last"))
-    assert [best[metric].values for metric in wanted] == [[0.8, 0.9], [0.4, 0.8]]
-    assert [last[metric].values for metric in wanted] == [[0.7, 0.9], [0.1, 0.8]]
-
-
-def test_brute_force_takes_the_grid_in_another_order():
-    Path("grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
-    grid = read_sweep(Path("grid.yaml")).points()
-    shuffled = read_sweep(Path(write(GRID | {"sampler": {"name": "brute_force", "seed": 1}}))).points()
-    assert shuffled != grid
-    assert sorted(map(str, shuffled)) == sorted(map(str, grid))
-
-
-def test_the_front_of_several_objectives_is_that_of_brute_force():
-    class Done:
-        same_as = None
-
-        def __init__(self, slot, values):
-            self.slot, self.values = slot, values
-
-    class Study:
-        objectives = (Objective("dice", "maximize"), Objective("parameters", "minimize"))
-
-    draw = random.Random(0)
-    trials = [Done(slot, [draw.randint(0, 9), draw.randint(0, 9)]) for slot in range(60)]
-
-    def is_better(one, other):
-        return one[0] >= other[0] and one[1] <= other[1] and one != other
-
-    expected = [t.slot for t in trials if not any(is_better(o.values, t.values) for o in trials)]
-    assert [trial.slot for trial in best(Study, trials)] == expected
-
-
-def test_a_pruner_sees_each_epoch_once_and_stops_the_run(tmp_path):
-    study = optuna.create_study(
-        direction="maximize", pruner=optuna.pruners.ThresholdPruner(lower=0.3, n_warmup_steps=2)
-    )
-    trial = study.ask()
-    watch = PruningWatch(tmp_path, trial)
-    assert not watch.look()
-    reports = tmp_path / "reports.jsonl"
-    reports.write_text('{"epoch": 1, "value": 0.1}\n{"epoch": 2, "value": 0.5}\n{"epoch": 3, "val')
-    assert not watch.look(), "before the warm-up, and a half-written line is left for later"
-    assert study.get_trials()[0].intermediate_values == {1: 0.1, 2: 0.5}
-    reports.write_text('{"epoch": 1, "value": 0.1}\n{"epoch": 2, "value": 0.5}\n{"epoch": 3, "value": 0.2}\n')
-    assert watch.look()
-    assert (tmp_path / "stop").is_file()
-    assert PruningWatch(tmp_path, trial).pruned, "whoever takes the trial over knows"
-
-
-def test_pruned_trials_are_neither_tested_nor_run_again():
-    space = {"x": {"type": "categorical", "choices": [0.1, 0.9]}}
-    pruner = {"name": "threshold", "metric": "val/dice", "options": {"lower": 0.5}}
-    for _ in range(2):
-        main(["sweep", write(GRID | {"space": space, "pruner": pruner})])
-    low, high = found()
-    assert (low.state, high.state) == ("pruned", "done")
-    assert low.trial.intermediate_values == {1: 0.1}
-    assert not Path("runs/study/trials/000/test").exists()
-    assert len(trained()) == 2
-
-
-def test_costs_come_from_the_profile_of_the_run():
-    objectives = [*TWO[:1], {"metric": "macs", "direction": "minimize"}]
-    main(["sweep", write(GRID | {"objectives": objectives, "metrics": ["train_mib"]}), "--trials=1"])
-    (outcome,) = found()
-    assert outcome.values == pytest.approx([0.1, 1234.0])
-    assert outcome.results["train_mib"].values == [5.5]
-    commands = [command[1] for command in outcome.trial.user_attrs["commands"]]
-    assert commands == ["fit", "test", "profile"]
-
-
-def test_no_trial_begins_after_the_time_limit(capsys):
-    main(["sweep", write(GRID), "--timeout=1e-9"])
-    assert "0 of 8 trials have ended; the same command goes on." in capsys.readouterr().out
-    main(["sweep", write(GRID | {"time_limit": 1e-9})])
-    assert not Path("log").exists()
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
-        ("postgresql+psycopg://me:se@c/ret@host/db", "postgresql+psycopg://me:***@host/db"),
-        ("mysql://host/db?user=me&password=secret&x=1", "mysql://host/db?user=me&password=***&x=1"),
-        ("postgresql://host/db", "postgresql://host/db"),
-    ],
-)
-def test_passwords_are_never_shown(url, shown):
-    assert redact(url) == shown
-
-
-def test_a_storage_that_cannot_be_used_is_one_line_without_the_password(fails, monkeypatch):
-    assert "SQLite may give one trial to several workers" in fails(["sweep", write(GRID), "--storage=sqlite:///a.db"])
-    assert "expected a URL" in fails(["sweep", write(GRID), "--storage=nonsense"])
-
-    def refuse(url, *_, **__):
-        raise RuntimeError(f"connection to {url} failed: the password 'secret' is wrong\nmore")
-
-    monkeypatch.setattr(optuna.storages, "RDBStorage", refuse)
-    monkeypatch.setenv("POCKET_SWEEP_STORAGE", "postgresql://me:secret@nowhere/db")
-    line = fails(["sweep", write(GRID)])
-    assert "--storage postgresql://me:***@nowhere/db: cannot be reached" in line
-    assert "secret" not in line
-    Path("url").write_text("postgresql://me:hidden@nowhere/db\n", encoding="utf-8")
-    assert storage_url("@url") == "postgresql://me:hidden@nowhere/db"
-    with pytest.raises(PocketError, match="the file cannot be read"):
-        storage_url("@nothing")
-
-
-def test_the_password_reaches_no_file_of_the_study(stand_in, monkeypatch):
-    """A database that works: the journal file stands for it."""
-
-    def open_elsewhere(url, _, grace_s):
-        assert url == "postgresql://me:secret@nowhere/db"
-        return open_storage(None, stand_in / "elsewhere", grace_s)
-
-    monkeypatch.setattr("lightning_pocket.sweeps.start.open_storage", open_elsewhere)
-    monkeypatch.setenv("POCKET_SWEEP_STORAGE", "postgresql://me:secret@nowhere/db")
-    main(["sweep", write(GRID), "--trials=1"])
-    assert len(trained()) == 1, "the training did not see it either"
-    held = [path for root in ("runs", "elsewhere") for path in Path(root).rglob("*") if path.is_file()]
-    assert len(held) > 5
-    assert not [path for path in held if b"secret" in path.read_bytes()]
-    assert "postgresql://me:***@nowhere/db" in Path("runs/study/study.json").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def databases(stand_in, monkeypatch):
-    """Databases that work: a journal file, named by the host, stands for each."""
-
-    def open_elsewhere(url, folder, grace_s):
-        place = folder if url is None else stand_in / "databases" / url.rpartition("@")[2].partition("/")[0]
-        return open_storage(None, place, grace_s)
-
-    monkeypatch.setattr("lightning_pocket.sweeps.start.open_storage", open_elsewhere)
-
-
-FIRST, SECOND = "--storage=postgresql://me:secret@first/db", "--storage=postgresql://me:secret@second/db"
-
-
-@pytest.mark.usefixtures("databases")
-def test_a_study_of_the_journal_is_never_hidden_by_one_in_a_database(fails, monkeypatch):
-    main(["sweep", write(GRID), "--trials=1"])
-    said = "--storage postgresql://me:***@first/db: the study of runs/study is in its file study.journal"
-    for command in (["sweep", write(GRID)], ["sweep", "status", "runs/study"], ["sweep", "plot", "runs/study"]):
-        assert said in fails([*command, FIRST])
-    monkeypatch.setenv("POCKET_SWEEP_STORAGE", FIRST.partition("=")[2])
-    assert said in fails(["sweep", write(GRID)])
-    Path("runs/other").mkdir()
-    shutil.copy("runs/study/study.journal", "runs/other")
-    assert "runs/other is in its file study.journal" in fails(["sweep", write(GRID), "--output=runs/other"])
-    assert not Path("databases").exists()
-
-
-@pytest.mark.usefixtures("databases")
-def test_a_study_of_a_database_is_never_hidden_by_another_one(fails, capsys):
-    main(["sweep", write(GRID), "--trials=1", FIRST])
-    for command in (["sweep", write(GRID)], ["sweep", "status", "runs/study"]):
-        assert "runs/study: the study is in postgresql://me:***@first/db. Give --storage" in fails(command)
-        assert "holds no study 'study'; that of runs/study is in postgresql://me:***@first/db" in fails(
-            [*command, SECOND]
-        )
-    assert not Path("runs/study/study.journal").exists()
-    main(["sweep", write(GRID), "--trials=1", FIRST.replace("me:secret", "you:secret")])
-    assert len(trained()) == 1, "the same database by another user's name"
-    main(["sweep", "status", "runs/study", FIRST])
-    assert "1 of 1 trials have ended" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("databases")
-def test_a_folder_of_the_same_name_does_not_take_a_study_over(fails, stand_in):
-    main(["sweep", write(GRID), "--trials=1", FIRST])
-    line = fails(["sweep", write(GRID), "--trials=1", "--output=elsewhere/study", FIRST])
-    assert "--storage postgresql://me:***@first/db: its study 'study' is of another folder" in line
-    assert str(stand_in / "runs" / "study") in line
-    assert "optuna delete-study --study-name study" in line
-    assert not Path("elsewhere/study/study.json").exists()
-    main(["sweep", write(GRID), "--trials=1", "--output=elsewhere/study", SECOND])
-    line = fails(["sweep", "status", "elsewhere/study", FIRST])
-    assert "is of another folder" in line, "both are called study"
-    assert len(trained()) == 2
-
-
-@pytest.mark.parametrize("given", ["@url", ""])
-def test_an_empty_storage_is_not_the_journal(fails, given):
-    Path("url").write_text(" \n", encoding="utf-8")
-    assert f"--storage {given}: is empty, expected a URL" in fails(["sweep", write(GRID), f"--storage={given}"])
-    assert not Path("runs").exists()
-
-
-def test_a_folder_that_holds_something_else_is_refused(fails):
-    Path("full").mkdir()
-    Path("full/letter.txt").write_text("dear", encoding="utf-8")
-    assert "does not look like a study, it holds letter.txt" in fails(["sweep", write(GRID), "--output=full"])
-    assert "no study here" in fails(["sweep", "best", "full"])
-
-
-def test_help_and_status_import_no_torch():
-    main(["sweep", write(GRID), "--trials=1"])
-    code = (
-        "import sys; from lightning_pocket.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "print({'torch', 'scipy'} & set(sys.modules) or 'nothing heavy')"
-    )
-    for arguments in (["sweep", "--help"], ["sweep", "status", "runs/study"]):
-        command = [sys.executable, "-c", code, *arguments]
-        result = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-        assert result.stdout.endswith("nothing heavy\n"), result.stdout
