@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from in_process import in_this_process
 
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
@@ -153,7 +154,8 @@ TINY = {
 def test_the_best_trial_s_commands_give_the_same_scores_again(blobs_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    main(["sweep", "tiny.yaml", f"--cache={blobs_cache}"])
+    with in_this_process():
+        main(["sweep", "tiny.yaml", f"--cache={blobs_cache}"])
     first, second = outcomes(open_study(Path("runs/tiny"), None)[0])
     assert second.same_as == 0, "two doublings are all that two downsamplings have"
     assert first.values == second.values
