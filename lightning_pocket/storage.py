@@ -11,15 +11,19 @@ import pickle
 import shutil
 import struct
 import tempfile
+import time
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.processes import is_alive, machine
 
 #: What ``torch.load`` raises for files that it has not written, or that are damaged.
 DAMAGED = (
@@ -34,18 +38,26 @@ DAMAGED = (
 )
 
 _PARTIAL = ".partial"
+#: Seconds without a change after which what another machine has half written is taken for left behind.
+_LEFT_BEHIND_S = 24 * 3600.0
 
 
 def partial_path(path: Path) -> Path:
-    """Return the temporary name, in the same folder, under which ``path`` is written."""
-    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    """Return a temporary name, in the same folder, under which ``path`` is written; another one at each call.
+
+    Machines and containers that share a folder have processes with equal numbers: the name tells the machine too.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}-{_machine()}-{uuid.uuid4().hex[:8]}{_PARTIAL}")
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what killed runs left half-written directly inside ``folder``; those of live processes are left."""
+    """Delete what killed runs left half-written directly inside ``folder``; what may still be written is left.
+
+    Whether a process of this machine runs can be asked. Those of another one, such as a second container on the same
+    volume, are taken for killed where they have changed nothing for a day.
+    """
     for leftover in folder.glob(f".*{_PARTIAL}*"):
-        writer = leftover.name.partition(_PARTIAL)[0].rpartition(".")[2]
-        if writer.isdecimal() and int(writer) != os.getpid() and is_alive(int(writer)):
+        if _is_written(leftover):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -53,19 +65,21 @@ def remove_partials(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def is_alive(process: int) -> bool:
-    """Whether a process of this machine runs.
+def _is_written(leftover: Path) -> bool:
+    """Whether the process that writes a temporary file or folder may still be at it."""
+    process, _, rest = leftover.name.partition(_PARTIAL)[0].rpartition(".")[2].partition("-")
+    if rest and rest.partition("-")[0] != _machine():
+        try:
+            return time.time() - leftover.stat().st_mtime < _LEFT_BEHIND_S
+        except OSError:  # it has just been renamed
+            return True
+    return process.isdecimal() and int(process) != os.getpid() and is_alive(int(process))
 
-    Args:
-        process: Its number.
-    """
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's, or a system without such signals
-        return True
-    return True
+
+@cache
+def _machine() -> str:
+    """Return a short hash of this machine, fit for a file name."""
+    return hashlib.sha256(machine().encode()).hexdigest()[:8]
 
 
 def write_text(path: Path, text: str) -> None:

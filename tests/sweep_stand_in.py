@@ -18,6 +18,7 @@ import yaml
 from lightning_pocket.cli import main as pocket
 from lightning_pocket.launch import end_with_parent
 from lightning_pocket.reports.tested import record_test, state_of
+from lightning_pocket.run_folder import RunFolder
 
 HOME = Path(os.environ.get("STAND_IN", "."))
 #: A study for it: ``x`` and ``y`` are what the score is made of.
@@ -60,6 +61,11 @@ def resolve(options):
 def fit(run, given, options):
     if os.environ.get("POCKET_SWEEP_STORAGE"):
         sys.exit("a training needs no password")
+    with RunFolder(run).locked():  # refuses where another one trains here
+        train(run, given, options)
+
+
+def train(run, given, options):
     note(f"fit {run.parent.name}/{run.name}")
     seconds = HOME / "seconds"
     run.mkdir(parents=True, exist_ok=True)
@@ -80,7 +86,7 @@ def fit(run, given, options):
     (run / "checkpoints" / "last.ckpt").write_text("weights")
     (run / "metrics.csv").write_text(f"epoch,step,val/dice\n0,1,{score / 2}\n1,2,{score / 4}\n")
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    manifest = {"finished": True, "epochs": 2, "parameters": 7, "finished_at": now, "score": score}
+    manifest = {"finished": True, "epochs": 2, "parameters": 7, "finished_at": now, "score": score, "best_epoch": 1}
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     note(f"trained {run.parent.name}/{run.name}")
 

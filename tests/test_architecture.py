@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "lightning_pocket"
 
 #: What each subpackage may import from the rest of the package, as module prefixes.
-COMMON = {"__version__", "errors", "storage", "types"}
+COMMON = {"__version__", "errors", "processes", "storage", "types"}
 ALLOWED: dict[str, set[str]] = {
     "layers": set(),
     "networks": {"layers"},

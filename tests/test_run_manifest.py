@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from lightning_pocket.callbacks import LastCheckpoint, RunManifest, run_manifest
+from lightning_pocket.callbacks import BestCheckpoint, LastCheckpoint, RunManifest, run_manifest
 
 
 class Line(LightningModule):
@@ -92,3 +92,37 @@ def test_memory_is_what_the_system_says():
     assert hardware["ram_gib"] == pytest.approx(kib / 2**20, abs=0.06)
     assert hardware["cores"] == os.cpu_count()
     assert (hardware["cuda"] is None) == (hardware["gpus"] == [])
+
+
+class Scored(Line):
+    """Validates with given scores, one for each epoch."""
+
+    def __init__(self, scores, fails_at=-1):
+        super().__init__(fails_at)
+        self.scores = scores
+
+    def validation_step(self, *_):
+        self.log("val/dice", self.scores[self.current_epoch])
+
+
+@pytest.mark.parametrize(("scores", "epoch"), [((0.1, 0.5, 0.3), 2), ((0.5, 0.5, 0.4), 1), ((0.1, 0.2, 0.3), 3)])
+def test_the_epoch_of_the_best_checkpoint_is_recorded(tmp_path, scores, epoch):
+    def train(module, checkpoint=None):
+        trainer = Trainer(
+            default_root_dir=tmp_path,
+            accelerator="cpu",
+            max_epochs=3,
+            num_sanity_val_steps=0,
+            callbacks=[RunManifest(), LastCheckpoint(), BestCheckpoint("val/dice")],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        loader = DataLoader(torch.ones(2, 1))
+        trainer.fit(module, loader, loader, ckpt_path=checkpoint)
+
+    with pytest.raises(RuntimeError):
+        train(Scored(scores, fails_at=4))
+    train(Scored(scores), tmp_path / "checkpoints" / "last.ckpt")
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert read(tmp_path)["best_epoch"] == best["epoch"] + 1 == epoch

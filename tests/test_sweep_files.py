@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from in_process import in_this_process
 
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
@@ -112,9 +113,13 @@ def test_settings_that_matter_tell_networks_apart_and_others_do_not():
     base = ["--config=segment_volumes", "--config=pocket", "--data.init_args.patch_size=[32,32,32]"]
     changes = {
         "itself": [],
-        "elsewhere": ["--run_dir=other", "--trainer.enable_progress_bar=false"],
+        "elsewhere": ["--run_dir=other", "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=other"],
         "decay": ["--model.init_args.optimizer.init_args.weight_decay=0.1"],
         "activation": ["--model.init_args.network.init_args.layers.activation=lightning_pocket.layers.PReLU"],
+        "initializer": ["--model.init_args.network.init_args.layers.initializer=glorot_uniform"],  # in no layer
+        "base": ["--model.init_args.network.init_args.widths.base=16"],
+        "largest component": ["--model.init_args.largest_component=true"],  # changes the test
+        "loader": ["--data.init_args.num_workers=1"],  # changes the time of a step
         "downsample": ["--model.init_args.network.init_args.downsample=strided_conv"],
         "seed": ["--seed_everything=1"],
         "epochs": ["--trainer.max_epochs=3"],
@@ -149,7 +154,8 @@ TINY = {
 def test_the_best_trial_s_commands_give_the_same_scores_again(blobs_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    main(["sweep", "tiny.yaml", f"--cache={blobs_cache}"])
+    with in_this_process():
+        main(["sweep", "tiny.yaml", f"--cache={blobs_cache}"])
     first, second = outcomes(open_study(Path("runs/tiny"), None)[0])
     assert second.same_as == 0, "two doublings are all that two downsamplings have"
     assert first.values == second.values

@@ -1,5 +1,6 @@
 """Several processes on one study in a real PostgreSQL server, and where its password is not."""
 
+import contextlib
 import json
 import os
 import re
@@ -110,6 +111,52 @@ def test_a_killed_worker_s_trial_is_retried_and_no_training_knows_the_password(w
     assert [outcome.state for outcome in found] == ["done"] * 4
     assert found[0].trial.number == 4, "a trial of its own in the storage"
     assert found[0].trial.user_attrs["run"] == "trials/000"
+
+
+def text_of(workers):
+    return (workers.home / "output").read_text(encoding="utf-8")
+
+
+@contextlib.contextmanager
+def away(server, name):
+    """Make a database refuse everybody, and end the connections that it has."""
+    import psycopg
+
+    where = {"host": "127.0.0.1", "port": server.port, "user": postgresql_server.USER, "password": server.password}
+    with psycopg.connect(**where, dbname="postgres", autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
+        yield connection.execute(ends, [name]).fetchone()[0]
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+def test_trainings_outlive_a_database_that_is_away_for_a_while(workers, server):
+    (workers.home / "seconds").write_text("60")
+    worker = workers.start(GRID | {"trials": 2}, ["--grace=30"])
+    workers.wait_for(lambda: workers.count("fit") == {"000": 1}, 30)
+    name = os.environ["POCKET_SWEEP_STORAGE"].rpartition("/")[2]
+    with away(server, name) as ended:
+        assert ended, "the worker was connected"
+        (workers.home / "seconds").unlink()
+        workers.wait_for(lambda: "does not answer" in text_of(workers))
+        workers.wait_for(lambda: workers.count("trained") == {"000": 1})
+    assert worker.wait(60) == 0, text_of(workers)
+    assert "answers again" in text_of(workers)
+    assert workers.count("trained") == {"000": 1, "001": 1}
+    assert [outcome.state for outcome in workers.outcomes()] == ["done"] * 2
+    assert len(workers.study().trials()) == 2, "none was begun again"
+
+
+def test_a_database_that_stays_away_ends_a_worker_with_one_line(workers, server):
+    (workers.home / "seconds").write_text("60")
+    worker = workers.start(GRID | {"trials": 2}, ["--grace=2"])
+    workers.wait_for(lambda: workers.count("fit") == {"000": 1}, 30)
+    with away(server, os.environ["POCKET_SWEEP_STORAGE"].rpartition("/")[2]):
+        assert worker.wait(60) == 1
+    assert "Traceback" not in text_of(workers)
+    (line,) = [line for line in text_of(workers).splitlines() if line.startswith("pocket: error: ")]
+    assert "has not answered for 2 s" in line
+    assert server.password not in text_of(workers)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -16,11 +17,14 @@ from sweep_stand_in import GRID
 
 from lightning_pocket.locks import FileLock
 from lightning_pocket.sweeps.claims import Claims
+from lightning_pocket.sweeps.interrupts import Interrupts
 from lightning_pocket.sweeps.leases import Leases
 from lightning_pocket.sweeps.outcome import outcomes, tally
 from lightning_pocket.sweeps.read import read_sweep
+from lightning_pocket.sweeps.runs import TrialRuns
+from lightning_pocket.sweeps.samplers import Pruner
 from lightning_pocket.sweeps.start import open_study
-from lightning_pocket.sweeps.study import SweepStudy
+from lightning_pocket.sweeps.study import MOST_LOST, SweepStudy
 from lightning_pocket.sweeps.study_storage import JOURNAL, open_storage
 
 STAND_IN = Path(__file__).with_name("sweep_stand_in.py")
@@ -153,7 +157,9 @@ def test_a_torn_line_of_a_killed_writer_is_removed(tmp_path):
     storage = open_storage(None, tmp_path, 100)
     optuna.create_study(study_name="b", storage=storage)
     lines = (tmp_path / JOURNAL).read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines][: len(whole.splitlines())]
+    assert lines[: len(whole.splitlines())] == whole.decode().splitlines(), "nothing that was whole is lost"
+    assert len(lines) > len(whole.splitlines())
+    assert all(json.loads(line) for line in lines)
     assert {summary.study_name for summary in optuna.get_all_study_summaries(storage)} == {"a", "b"}
 
 
@@ -182,7 +188,7 @@ def test_a_trial_that_ends_its_workers_is_given_up(tmp_path):
         attempts += 1
         silent = {"time": "2020-01-01T00:00:00+00:00"}
         study.storage.set_trial_user_attr(study.identifier(claimed.number), "lease", silent)
-        assert tally(study).running == 1
+        assert (tally(study).running, tally(study).ended) == (0, 0)
         study.refill()
     assert attempts == 4
     assert tally(study).is_over
@@ -200,3 +206,130 @@ def test_only_one_process_at_a_time_makes_a_study(workers):
     assert not workers.log(), "it waits"
     lock.release()
     assert process.wait(30) == 0
+
+
+def text_of(workers):
+    return (workers.home / "output").read_text(encoding="utf-8")
+
+
+def test_the_trial_of_a_silent_worker_that_lives_is_neither_lost_nor_trained_twice(workers):
+    (workers.home / "seconds").write_text("60")
+    content, options = GRID | {"trials": 1}, ["--grace=2"]
+    silent = workers.start(content, options)
+    workers.wait_for(lambda: len(workers.log()) == 1)
+    silent.send_signal(signal.SIGSTOP)
+    other = workers.start(content, options)
+    workers.wait_for(lambda: "still trains in its folder" in text_of(workers), 25)
+    (workers.home / "seconds").unlink()
+    assert other.wait(25) == 0, text_of(workers)
+    silent.send_signal(signal.SIGCONT)
+    assert silent.wait(25) == 0, text_of(workers)
+    assert text_of(workers).count(" pocket test ") == 1
+    assert workers.count("fit") == workers.count("trained") == {"000": 1}
+    assert [outcome.state for outcome in workers.outcomes()] == ["done"]
+    assert "was taken over by another worker" in text_of(workers)
+    assert "taken over from a worker that was lost (1 of" in text_of(workers)
+
+
+def test_a_worker_goes_on_with_others_while_it_waits_for_a_trial_that_is_the_same(workers):
+    (workers.home / "seconds").write_text("60")
+    same = {"type": "categorical", "choices": [1, 2]}
+    content = GRID | {"space": {"x": {"type": "categorical", "choices": [0.1, 0.2]}, "z": same}}
+    both = [workers.start(content)]
+    workers.wait_for(lambda: workers.count("fit") == {"000": 1})
+    both.append(workers.start(content))
+    workers.wait_for(lambda: workers.count("fit") == {"000": 1, "002": 1})
+    (workers.home / "seconds").unlink()
+    assert [process.wait(30) for process in both] == [0, 0], text_of(workers)
+    assert workers.count("trained") == {"000": 1, "002": 1}
+    assert [outcome.same_as for outcome in workers.outcomes()] == [None, 0, None, 2]
+
+
+@pytest.fixture
+def study(tmp_path):
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump(GRID | {"trials": 1}))
+    made = SweepStudy(read_sweep(file), "one", tmp_path, open_storage(None, tmp_path, 100), 100)
+    made.begin({}, {}, [""] * 8)
+    return made
+
+
+def test_a_trial_that_was_interrupted_waits_again_however_often_workers_were_lost(study):
+    for _ in range(MOST_LOST):
+        claimed = Claims(study).claim()
+        silent = {"time": "2020-01-01T00:00:00+00:00"}
+        study.storage.set_trial_user_attr(study.identifier(claimed.number), "lease", silent)
+        study.refill()
+    claims = Claims(study)
+    for _ in range(2):
+        claims.give_back(claims.claim())
+        study.refill()
+    claimed = claims.claim()
+    assert claimed is not None
+    assert claimed.trial.user_attrs["lost"] == MOST_LOST
+    assert not tally(study).is_over
+
+
+def test_a_trial_whose_point_cannot_be_drawn_waits_again_and_does_not_count_as_lost(study, monkeypatch):
+    claims = Claims(study)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(study.sweep.space), "suggest", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            claims.claim()
+    claims.give_back_astray()
+    study.refill()
+    assert claims.claim().trial.user_attrs.get("lost", 0) == 0
+
+
+def test_a_lease_is_renewed_by_its_worker_alone(study):
+    claims = Claims(study)
+    claimed = claims.claim()
+    assert claims.renew(claimed)
+    other = Claims(SweepStudy(study.sweep, study.name, study.folder, open_storage(None, study.folder, 100), 100))
+    assert not other.renew(claimed)
+    study.storage.set_trial_user_attr(study.identifier(claimed.number), "ended", "lost")
+    study.storage.set_trial_state_values(study.identifier(claimed.number), optuna.trial.TrialState.FAIL)
+    assert not claims.renew(claimed)
+    assert not claims.complete(claimed, [1.0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_waits_until_a_trial_has_changed_hands(number):
+    interrupts, done = Interrupts(), []
+
+    def take(signals):
+        with interrupts.held():
+            for _ in range(signals):
+                os.kill(os.getpid(), number)
+            done.append(signals)
+
+    before = signal.getsignal(number)
+    with interrupts.watched():
+        for signals in (1, 2):
+            with pytest.raises(KeyboardInterrupt):
+                take(signals)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        take(0)
+    assert done == [1, 0], "a second one is not put off"
+    assert signal.getsignal(number) is before
+
+
+def test_a_trial_of_a_process_that_is_gone_is_not_shown_as_running(study):
+    claimed = Claims(study).claim()
+    assert [outcome.state for outcome in outcomes(study)] == ["running"]
+    assert tally(study).running == 1
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    lease = study.leases.new() | {"worker": "another", "pid": int(ended.stdout)}
+    study.storage.set_trial_user_attr(study.identifier(claimed.number), "lease", lease)
+    (outcome,) = outcomes(study)
+    assert (outcome.state, outcome.remark) == ("interrupted", f"process {lease['pid']} on {lease['host']} is gone")
+    assert (tally(study).running, tally(study).ended) == (0, 0)
+
+
+def test_commands_that_repeat_a_trial_have_no_word_of_a_pruner(study):
+    pruner = Pruner("median")
+    runs = TrialRuns(replace(study.sweep, pruner=pruner), study.folder, 0, {"x": 0.1, "y": 0.5})
+    (begun, *_), (shown, *_) = runs.commands(), runs.commands(everything=True)
+    assert f"--trainer.callbacks.folder={runs.pruning}" in begun
+    assert [option for option in begun if "trainer.callbacks" not in option] == shown

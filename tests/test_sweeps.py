@@ -2,54 +2,23 @@
 
 import csv
 import itertools
-import random
 import shlex
-import subprocess
-import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
 import pytest
 import sweep_stand_in
-import yaml
+from optuna.trial import TrialState
 from sweep_stand_in import GRID
+from sweep_studies import TWO, found, trained, write
 
-from lightning_pocket import launch
 from lightning_pocket.cli import main
-from lightning_pocket.errors import PocketError
-from lightning_pocket.sweeps.definition import Objective
-from lightning_pocket.sweeps.outcome import best, outcomes
+from lightning_pocket.sweeps.outcome import outcomes
 from lightning_pocket.sweeps.parameters import short_names
-from lightning_pocket.sweeps.pruning import PruningWatch
-from lightning_pocket.sweeps.read import read_sweep
 from lightning_pocket.sweeps.space import read_space
-from lightning_pocket.sweeps.start import open_study
-from lightning_pocket.sweeps.study_storage import open_storage, redact, storage_url
 
-
-@pytest.fixture(autouse=True)
-def stand_in(tmp_path, monkeypatch):
-    """Let a program stand for training, in a folder of the test's own."""
-    program = [sys.executable, str(Path(sweep_stand_in.__file__))]
-    monkeypatch.setattr(launch, "program", lambda: program)
-    monkeypatch.setattr("lightning_pocket.sweeps.start.resolve", sweep_stand_in.resolve)
-    monkeypatch.setenv("STAND_IN", str(tmp_path))
-    monkeypatch.delenv("POCKET_SWEEP_STORAGE", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(content, path="study.yaml"):
-    Path(path).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return path
-
-
-def found(folder="runs/study"):
-    return outcomes(open_study(Path(folder), None)[0])
-
-
-def trained():
-    return [line for line in Path("log").read_text(encoding="utf-8").splitlines() if line.startswith("trained")]
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 def test_a_grid_is_every_combination_that_counts():
@@ -114,6 +83,9 @@ def test_short_names_tell_parameters_apart():
         ({"space": {"x": {"type": "categorical"}}}, "space: x: has no choices"),
         ({"space": {"x": {"type": "float", "low": 1, "high": 0}}}, "expected low to be at most high"),
         ({"space": {"x": {"type": "float", "low": "a", "high": 2}}}, "low is 'a', expected a number"),
+        ({"space": {"x": {"type": "float", "low": float("nan"), "high": 2}}}, "low is nan, expected a finite number"),
+        ({"space": {"x": {"type": "int", "low": 1, "high": float("inf")}}}, "high is inf, expected a finite number"),
+        ({"space": {"x": {"type": "int", "low": 1, "high": 2, "step": 0}}}, "step is 0, expected it to be above 0"),
         ({"space": {"x": {"type": "int", "low": 0.5, "high": 2}}}, "expected a whole number. Take type float"),
         ({"space": {"x": {"type": "float", "low": 0, "high": 1, "log": True}}}, "a logarithm needs it to be above 0"),
         ({"space": {"x": {"type": "float", "low": 0, "high": 1}}}, "space: x is a range without end"),
@@ -132,6 +104,11 @@ def test_short_names_tell_parameters_apart():
         ({"sampler": "tpe"}, "has no trials"),
         ({"sampler": {"name": "tpe", "options": {"startup": 1}}, "trials": 3}, "TPESampler has no option 'startup'"),
         ({"sampler": "nsga2", "trials": 3}, "sampler nsga2 is for several objectives, found 1"),
+        (
+            {"sampler": "qmc", "trials": 3, "infeasible_on_out_of_memory": True},
+            "sampler qmc cannot avoid points. Leave the key out, or take tpe, gp, nsga2, nsga3, or a grid",
+        ),
+        ({"sampler": {"name": "random", "seed": -1}, "trials": 3}, "seed is -1, expected a whole number from 0"),
         ({"pruner": "medium"}, "there is no pruner 'medium'. Did you mean median?"),
         ({"pruner": {"name": "median", "metric": "dice"}}, "metric is 'dice', expected one of the validation"),
         ({"seeds": []}, "seeds is []"),
@@ -148,9 +125,6 @@ def test_what_is_wrong_is_said_before_any_trial(fails, change, said):
     assert len(line.splitlines()) == 1
     assert not Path("log").exists(), "nothing was trained"
     assert not Path("runs/study/study.journal").exists(), "no study was begun"
-
-
-TWO = [{"metric": "dice", "direction": "maximize"}, {"metric": "parameters", "direction": "minimize"}]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +177,70 @@ def test_a_study_has_the_means_over_its_seeds_beside_the_published_numbers(capsy
     assert "8 of 8 trials have ended, 0 run, 0 wait." in capsys.readouterr().out
 
 
+def test_a_problem_of_all_points_is_blamed_on_none(fails):
+    assert fails(["sweep", write(GRID), "--cache=cache"]) == (
+        "pocket: error: study.yaml: unrecognized arguments: --data.init_args.cache"
+    )
+
+
+def test_an_action_that_is_misspelt_is_suggested(fails):
+    assert "pocket sweep statsu: there is no such action. Did you mean status?" in fails(["sweep", "statsu", "runs"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "note"),
+    [
+        ([0, 1], "± is the standard deviation over the 2 runs of a trial."),
+        ([0], "± is the standard deviation over the test cases; a value without it is one number for the run."),
+    ],
+)
+def test_tables_say_what_their_spread_is(seeds, note, capsys):
+    main(["sweep", write(GRID | {"seeds": seeds}), "--trials=1"])
+    assert note in capsys.readouterr().out.splitlines()
+    for name in ("index.html", "table.md"):
+        assert note in Path("runs/study", name).read_text(encoding="utf-8")
+
+
+def test_the_page_knows_how_many_trials_were_asked_for():
+    main(["sweep", write(GRID), "--trials=1"])
+    written = Path("runs/study/index.html").read_text(encoding="utf-8")
+    main(["sweep", "plot", "runs/study"])
+    assert Path("runs/study/index.html").read_text(encoding="utf-8") == written
+    assert "Searched: the first 1 combinations of" in written
+    assert "pocket sweep runs/study/sweep.yaml --output=runs/study --trials=1" in written
+
+
+def test_the_time_of_a_trial_is_that_of_all_attempts():
+    """A lost attempt of ten minutes, noticed after a day, an interrupted one of a minute, and the last one of 30 s."""
+    start = datetime(2026, 1, 1, 12)
+
+    def attempt(number, state, seconds, **attributes):
+        return optuna.trial.create_trial(
+            state=state, value=1.0 if state == TrialState.COMPLETE else None, user_attrs={"slot": 0, **attributes}
+        ), (number, seconds)
+
+    lease = {"time": (start + timedelta(minutes=10)).astimezone().isoformat()}
+    made = [
+        attempt(0, TrialState.FAIL, 86400, ended="lost", lease=lease),
+        attempt(1, TrialState.FAIL, 60, ended="interrupted", lease=lease),
+        attempt(2, TrialState.COMPLETE, 30, lease=lease),
+    ]
+    for trial, (number, seconds) in made:
+        trial.number = number
+        trial.datetime_start, trial.datetime_complete = start, start + timedelta(seconds=seconds)
+
+    class Study:
+        def trials(self):
+            return [trial for trial, _ in made]
+
+        def latest(self):
+            return {0: made[-1][0]}
+
+    (outcome,) = outcomes(Study())
+    assert outcome.seconds == 600 + 60 + 30
+    assert outcome.record()["seconds"] == 690
+
+
 def test_a_finished_study_trains_nothing_again():
     main(["sweep", write(GRID)])
     main(["sweep", write(GRID | {"title": "Another title"})])
@@ -234,15 +272,22 @@ def test_configs_that_were_edited_are_noticed(fails, monkeypatch):
     assert "trainer.max_epochs: 2 -> 3" in fails(["sweep", write(GRID)])
 
 
+def ends_with_1(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 1
+    return capsys.readouterr().err
+
+
 def test_a_failed_trial_is_recorded_and_ends_nothing(capsys):
     Path("fails").write_text("--x=0.2 the loss is not finite\n", encoding="utf-8")
-    main(["sweep", write(GRID)])
+    assert "runs/study: 2 of 8 trials failed; --retry_failed" in ends_with_1(["sweep", write(GRID)], capsys)
+    assert Path("runs/study/index.html").is_file()
     failed = [outcome for outcome in found() if outcome.state == "failed"]
     assert [outcome.slot for outcome in failed] == [2, 3]
     assert "`pocket fit` failed with status 1: the loss is not finite; log: runs/study/logs/002.log" in failed[0].remark
-    assert "2 trials failed" in capsys.readouterr().err
     Path("fails").unlink()
-    main(["sweep", write(GRID)])
+    ends_with_1(["sweep", write(GRID)], capsys)
     assert len(trained()) == 6, "failures are not tried again unasked"
     main(["sweep", write(GRID), "--retry_failed"])
     assert [outcome.state for outcome in found()] == ["done"] * 8
@@ -257,11 +302,11 @@ def test_a_study_of_failures_is_one(capsys):
     assert "runs/study: every trial failed: `pocket fit` failed" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_running_out_of_memory_can_be_infeasible():
+def test_running_out_of_memory_can_be_infeasible(capsys):
     Path("fails").write_text(
         "--x=0.2 out of memory on the GPU: lower the batch\n--x=0.3 another reason\n", encoding="utf-8"
     )
-    main(["sweep", write(GRID | {"infeasible_on_out_of_memory": True})])
+    ends_with_1(["sweep", write(GRID | {"infeasible_on_out_of_memory": True})], capsys)
     assert [outcome.state for outcome in found()] == ["done"] * 2 + ["infeasible"] * 2 + ["failed"] * 2 + ["done"] * 2
 
 
@@ -279,178 +324,3 @@ def test_trials_that_come_to_the_same_are_trained_once(capsys):
     main(["sweep", write(GRID | {"space": space}), "--dry_run", "--output=runs/other"])
     assert capsys.readouterr().out.count("which is trained for both") == 16
     assert not Path("runs/other").exists()
-
-
-def test_a_random_search_draws_what_optuna_draws_and_no_more():
-    space = {
-        "x": {"type": "float", "low": 0.001, "high": 1, "log": True},
-        "y": {"type": "int", "low": 0, "high": 4, "step": 2},
-    }
-    content = GRID | {"space": space, "sampler": {"name": "random", "seed": 3}, "trials": 3}
-    main(["sweep", write(content), "--jobs=2"])
-    main(["sweep", write(content), "--trials=5"])
-    main(["sweep", write(content)])
-    assert len(found()) == len(trained()) == 5
-    for outcome in found():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3 * 100_003 + outcome.slot))
-        trial = study.ask()
-        expected = {"x": trial.suggest_float("x", 0.001, 1, log=True), "y": trial.suggest_int("y", 0, 4, step=2)}
-        assert outcome.point == expected
-        assert outcome.values == pytest.approx([sum(expected.values())])
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
-def test_samplers_search_conditional_spaces_for_several_objectives(sampler):
-    space = {
-        "x": {"type": "categorical", "choices": [0.1, 0.2, 0.3]},
-        "y": {"type": "float", "low": 0, "high": 1, "when": {"x": [0.1, 0.3]}},
-    }
-    options = {"population_size": 2} if sampler == "nsga2" else {"n_startup_trials": 2}
-    chosen = {"sampler": {"name": sampler, "options": options}, "trials": 5, "objectives": TWO}
-    main(["sweep", write(GRID | {"space": space} | chosen), "--jobs=2"])
-    assert [outcome.state for outcome in found()] == ["done"] * 5
-    for outcome in found():
-        assert ("y" in outcome.point) == (outcome.point["x"] != 0.2)
-
-
-def test_brute_force_takes_the_grid_in_another_order():
-    Path("grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
-    grid = read_sweep(Path("grid.yaml")).points()
-    shuffled = read_sweep(Path(write(GRID | {"sampler": {"name": "brute_force", "seed": 1}}))).points()
-    assert shuffled != grid
-    assert sorted(map(str, shuffled)) == sorted(map(str, grid))
-
-
-def test_the_front_of_several_objectives_is_that_of_brute_force():
-    class Done:
-        same_as = None
-
-        def __init__(self, slot, values):
-            self.slot, self.values = slot, values
-
-    class Study:
-        objectives = (Objective("dice", "maximize"), Objective("parameters", "minimize"))
-
-    draw = random.Random(0)
-    trials = [Done(slot, [draw.randint(0, 9), draw.randint(0, 9)]) for slot in range(60)]
-
-    def is_better(one, other):
-        return one[0] >= other[0] and one[1] <= other[1] and one != other
-
-    expected = [t.slot for t in trials if not any(is_better(o.values, t.values) for o in trials)]
-    assert [trial.slot for trial in best(Study, trials)] == expected
-
-
-def test_a_pruner_sees_each_epoch_once_and_stops_the_run(tmp_path):
-    study = optuna.create_study(
-        direction="maximize", pruner=optuna.pruners.ThresholdPruner(lower=0.3, n_warmup_steps=2)
-    )
-    trial = study.ask()
-    watch = PruningWatch(tmp_path, trial)
-    assert not watch.look()
-    reports = tmp_path / "reports.jsonl"
-    reports.write_text('{"epoch": 1, "value": 0.1}\n{"epoch": 2, "value": 0.5}\n{"epoch": 3, "val')
-    assert not watch.look(), "before the warm-up, and a half-written line is left for later"
-    assert study.get_trials()[0].intermediate_values == {1: 0.1, 2: 0.5}
-    reports.write_text('{"epoch": 1, "value": 0.1}\n{"epoch": 2, "value": 0.5}\n{"epoch": 3, "value": 0.2}\n')
-    assert watch.look()
-    assert (tmp_path / "stop").is_file()
-    assert PruningWatch(tmp_path, trial).pruned, "whoever takes the trial over knows"
-
-
-def test_pruned_trials_are_neither_tested_nor_run_again():
-    space = {"x": {"type": "categorical", "choices": [0.1, 0.9]}}
-    pruner = {"name": "threshold", "metric": "val/dice", "options": {"lower": 0.5}}
-    for _ in range(2):
-        main(["sweep", write(GRID | {"space": space, "pruner": pruner})])
-    low, high = found()
-    assert (low.state, high.state) == ("pruned", "done")
-    assert low.trial.intermediate_values == {1: 0.1}
-    assert not Path("runs/study/trials/000/test").exists()
-    assert len(trained()) == 2
-
-
-def test_costs_come_from_the_profile_of_the_run():
-    objectives = [*TWO[:1], {"metric": "macs", "direction": "minimize"}]
-    main(["sweep", write(GRID | {"objectives": objectives, "metrics": ["train_mib"]}), "--trials=1"])
-    (outcome,) = found()
-    assert outcome.values == pytest.approx([0.1, 1234.0])
-    assert outcome.results["train_mib"].values == [5.5]
-    commands = [command[1] for command in outcome.trial.user_attrs["commands"]]
-    assert commands == ["fit", "test", "profile"]
-
-
-def test_no_trial_begins_after_the_time_limit(capsys):
-    main(["sweep", write(GRID), "--timeout=1e-9"])
-    assert "0 of 8 trials have ended; the same command goes on." in capsys.readouterr().out
-    main(["sweep", write(GRID | {"time_limit": 1e-9})])
-    assert not Path("log").exists()
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
-        ("postgresql+psycopg://me:se@c/ret@host/db", "postgresql+psycopg://me:***@host/db"),
-        ("mysql://host/db?user=me&password=secret&x=1", "mysql://host/db?user=me&password=***&x=1"),
-        ("postgresql://host/db", "postgresql://host/db"),
-    ],
-)
-def test_passwords_are_never_shown(url, shown):
-    assert redact(url) == shown
-
-
-def test_a_storage_that_cannot_be_used_is_one_line_without_the_password(fails, monkeypatch):
-    assert "SQLite may give one trial to several workers" in fails(["sweep", write(GRID), "--storage=sqlite:///a.db"])
-    assert "expected a URL" in fails(["sweep", write(GRID), "--storage=nonsense"])
-
-    def refuse(url, *_, **__):
-        raise RuntimeError(f"connection to {url} failed: the password 'secret' is wrong\nmore")
-
-    monkeypatch.setattr(optuna.storages, "RDBStorage", refuse)
-    monkeypatch.setenv("POCKET_SWEEP_STORAGE", "postgresql://me:secret@nowhere/db")
-    line = fails(["sweep", write(GRID)])
-    assert "--storage postgresql://me:***@nowhere/db: cannot be reached" in line
-    assert "secret" not in line
-    Path("url").write_text("postgresql://me:hidden@nowhere/db\n", encoding="utf-8")
-    assert storage_url("@url") == "postgresql://me:hidden@nowhere/db"
-    with pytest.raises(PocketError, match="the file cannot be read"):
-        storage_url("@nothing")
-
-
-def test_the_password_reaches_no_file_of_the_study(stand_in, monkeypatch):
-    """A database that works: the journal file stands for it."""
-
-    def open_elsewhere(url, _, grace_s):
-        assert url == "postgresql://me:secret@nowhere/db"
-        return open_storage(None, stand_in / "elsewhere", grace_s)
-
-    monkeypatch.setattr("lightning_pocket.sweeps.start.open_storage", open_elsewhere)
-    monkeypatch.setenv("POCKET_SWEEP_STORAGE", "postgresql://me:secret@nowhere/db")
-    main(["sweep", write(GRID), "--trials=1"])
-    assert len(trained()) == 1, "the training did not see it either"
-    held = [path for root in ("runs", "elsewhere") for path in Path(root).rglob("*") if path.is_file()]
-    assert len(held) > 5
-    assert not [path for path in held if b"secret" in path.read_bytes()]
-    assert "postgresql://me:***@nowhere/db" in Path("runs/study/study.json").read_text(encoding="utf-8")
-
-
-def test_a_folder_that_holds_something_else_is_refused(fails):
-    Path("full").mkdir()
-    Path("full/letter.txt").write_text("dear", encoding="utf-8")
-    assert "does not look like a study, it holds letter.txt" in fails(["sweep", write(GRID), "--output=full"])
-    assert "no study here" in fails(["sweep", "best", "full"])
-
-
-def test_help_and_status_import_no_torch():
-    main(["sweep", write(GRID), "--trials=1"])
-    code = (
-        "import sys; from lightning_pocket.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "print({'torch', 'scipy'} & set(sys.modules) or 'nothing heavy')"
-    )
-    for arguments in (["sweep", "--help"], ["sweep", "status", "runs/study"]):
-        command = [sys.executable, "-c", code, *arguments]
-        result = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-        assert result.stdout.endswith("nothing heavy\n"), result.stdout

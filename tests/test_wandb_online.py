@@ -99,7 +99,10 @@ def test_where_the_service_cannot_be_used_the_run_is_kept_offline(stub, tmp_path
     assert said.count("\n") == 0
     assert ("connection refused" if how == "dead" else "permission denied") in said
     assert f"kept offline; `wandb sync {tmp_path / 'run' / 'wandb'}/offline-run-*` uploads it" in said
-    assert [number for number, _ in OfflineRun(tmp_path / "run").series("train/loss")] == [0, 1]
+    deadline = time.monotonic() + 10  # another process writes the file
+    while not (losses := OfflineRun(tmp_path / "run").series("train/loss")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [number for number, _ in losses] == [0, 1]
     assert not list((tmp_path / "run" / "wandb").glob("run-*"))
     assert capfd.readouterr() == ("", "")
 

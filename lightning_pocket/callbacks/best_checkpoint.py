@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -16,15 +16,34 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         monitor: Metric that is watched; null is the score of the task.
         mode: Whether more or less of it is better.
+
+    Attributes:
+        epoch: The epoch whose weights are in the file, counted from 1; None before the first validation.
     """
 
     def __init__(self, monitor: str | None = None, mode: Literal["min", "max"] = "max") -> None:
         super().__init__(
             filename="best", monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
         )
+        self.epoch: int | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.monitor = self.monitor or str(pl_module.score)
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "epoch": self.epoch}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.dirpath == state_dict.get("dirpath", self.dirpath):  # else the best of another run does not count
+            self.epoch = state_dict.get("epoch")
+
+    @override
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        self.epoch = trainer.current_epoch + 1  # first: it is part of what is saved
+        super()._save_checkpoint(trainer, filepath)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,8 +25,8 @@ The study is kept in DIR/study.journal, or in a database: --storage postgresql+p
 better the environment variable POCKET_SWEEP_STORAGE; @FILE reads the URL from a file.
 
   pocket sweep status DIR    all trials, and how long the others will take
-  pocket sweep best DIR      the best trial, or all that none is better than, and the commands that repeat it
-  pocket sweep export DIR    trials.csv, table.csv, table.md and table.tex
+  pocket sweep best DIR      the best trial, or the front of several objectives, and the commands that repeat it
+  pocket sweep export DIR    trials.csv, table.md and table.tex, and table.csv beside published numbers
   pocket sweep plot DIR      index.html, a page with the verdict, figures and tables; the figures alone in figures
   pocket sweep dashboard DIR    the page of optuna-dashboard, with pictures of the runs and notes
 
@@ -41,8 +40,15 @@ def sweep(arguments: list[str]) -> None:
         arguments: Options of this command, and after ``--`` those of ``pocket fit`` for every run.
 
     Raises:
-        PocketError: If the file or an option is wrong, the storage cannot be reached, or no trial succeeded.
+        PocketError: If the file or an option is wrong, the storage cannot be reached, or a trial failed.
     """
+    from lightning_pocket.sweeps.study_storage import unreachable_is_one_line
+
+    with unreachable_is_one_line():
+        _do(arguments)
+
+
+def _do(arguments: list[str]) -> None:
     actions: dict[str, Callable[[SweepStudy, SweepReport], None]] = {
         "status": _status,
         "best": _best,
@@ -55,6 +61,7 @@ def sweep(arguments: list[str]) -> None:
     if arguments and arguments[0] == "dashboard":
         _dashboard(arguments[1:])
         return
+    _check_action(arguments, list(actions))
     own, more = _split(arguments)
     options = _parser().parse_args(own)
     if options.jobs < 1:
@@ -64,6 +71,17 @@ def sweep(arguments: list[str]) -> None:
         if value is not None and value <= 0:
             raise PocketError(f"--{name} {value:g}: expected more than 0.")
     _run(_request(options, more), options)
+
+
+def _check_action(arguments: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse what is nearly the name of an action, followed by a folder."""
+    from difflib import get_close_matches
+
+    if len(arguments) < 2 or arguments[1].startswith("-") or Path(arguments[0]).is_file():
+        return
+    close = get_close_matches(arguments[0], [*known, "dashboard"], n=1)
+    if close:
+        raise PocketError(f"pocket sweep {arguments[0]}: there is no such action. Did you mean {close[0]}?")
 
 
 def _request(options: argparse.Namespace, more: Sequence[str]) -> Request:
@@ -128,11 +146,13 @@ def _finish(study: SweepStudy, request: Request) -> None:
     count = tally(study)
     if not count.is_over:
         print(f"{count.ended} of {count.total} trials have ended; the same command goes on.")
-    if count.failed:
-        print(f"{count.failed} trials failed; --retry_failed tries them again.", file=sys.stderr)
     if count.is_over and count.failed == count.total:
         reasons = {outcome.remark for outcome in report.outcomes}
         raise PocketError(f"{request.folder}: every trial failed: {'; '.join(sorted(reasons))}")
+    if count.failed:
+        raise PocketError(
+            f"{request.folder}: {count.failed} of {count.total} trials failed; --retry_failed tries them again."
+        )
 
 
 def _show_plan(request: Request) -> None:
@@ -207,7 +227,7 @@ def _status(study: SweepStudy, report: SweepReport) -> None:
 
 
 def _best(study: SweepStudy, report: SweepReport) -> None:
-    """Show the best trial, or those that none is better than in all objectives, and the commands that repeat them."""
+    """Show the best trial, or those for which no other is as good in all objectives and better in one, and commands."""
     from lightning_pocket.sweeps.report import show_measured
 
     found = report.best()
@@ -242,6 +262,7 @@ def _print_tables(report: SweepReport) -> None:
         if table is not None:
             shown = table.filled()
             print_table(shown.header, shown.rows, title=f"\n{shown.title}")
+            print(report.spread_note)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Two numbers of many results against each other, and those results that none is better than in both."""
+"""Two numbers of many results against each other, and their front: no other is as good in both and better in one."""
 
 from __future__ import annotations
 

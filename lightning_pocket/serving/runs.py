@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.processes import is_alive
 from lightning_pocket.reports.collect import RunResult, read_run
-from lightning_pocket.storage import is_alive, read_json
+from lightning_pocket.storage import read_json
 
 from .folder import ServedFolder
 

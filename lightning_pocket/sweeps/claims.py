@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .parameters import Point
+from .samplers import INFEASIBLE
 from .study import SweepStudy
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.samplers import BaseSampler
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,17 @@ class Claims:
 
     def __init__(self, study: SweepStudy) -> None:
         self.study = study
+        self._astray: list[int] = []
 
     def claim(self) -> Claimed | None:
-        """Take the next trial that waits; None where none does."""
+        """Take the next trial that waits; None where none does.
+
+        A trial that is taken, but cannot be begun because the storage or the sampler fails, is given back.
+        """
         import optuna
         from optuna.trial import TrialState
 
+        self.give_back_astray()
         for waiting in self.study.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             identifier = self.study.identifier(waiting.number)
             try:
@@ -53,21 +60,51 @@ class Claims:
                     continue
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue
-            slot = int(waiting.user_attrs["slot"])
-            if self._is_double(waiting.number, slot):
-                self.study.storage.set_trial_user_attr(identifier, "ended", "double")
-                self.study.study.tell(waiting.number, state=TrialState.FAIL)
-                continue
-            self._write_lease(identifier)
-            self.study.study.sampler = self.study.sweep.sampler.make(waiting.number)
-            trial = optuna.Trial(self.study.study, identifier)
-            return Claimed(slot, waiting.number, trial, self.study.sweep.space.suggest(trial))
+            self._astray.append(waiting.number)
+            claimed = self._begin(waiting.number, int(waiting.user_attrs["slot"]))
+            self._astray.remove(waiting.number)
+            if claimed is not None:
+                return claimed
         return None
 
-    def renew(self, claimed: Sequence[Claimed]) -> None:
-        """Say that this process still works on its trials."""
-        for entry in claimed:
-            self._write_lease(self.study.identifier(entry.number))
+    def _begin(self, number: int, slot: int) -> Claimed | None:
+        """Write the lease of a trial and draw its point; None where another trial of the slot is there."""
+        import optuna
+        from optuna.trial import TrialState
+
+        identifier = self.study.identifier(number)
+        if self._is_double(number, slot):
+            self.study.storage.set_trial_user_attr(identifier, "ended", "double")
+            self.study.study.tell(number, state=TrialState.FAIL)
+            return None
+        self._write_lease(identifier)
+        self.study.study.sampler = self._sampler(number)
+        trial = optuna.Trial(self.study.study, identifier)
+        return Claimed(slot, number, trial, self.study.sweep.space.suggest(trial))
+
+    def give_back_astray(self) -> None:
+        """Let the trials wait again that this process has taken, but could not begin."""
+        from optuna.trial import TrialState
+
+        for number in list(self._astray):
+            identifier = self.study.identifier(number)
+            if self.study.storage.get_trial(identifier).state == TrialState.RUNNING:
+                self.study.storage.set_trial_user_attr(identifier, "ended", "interrupted")
+                self.study.storage.set_trial_state_values(identifier, TrialState.FAIL)
+            self._astray.remove(number)
+
+    def renew(self, claimed: Claimed) -> bool:
+        """Say that this process still works on a trial.
+
+        Returns:
+            Whether it is still this process's: after a long silence another one has taken it over.
+        """
+        identifier = self.study.identifier(claimed.number)
+        found = self.study.storage.get_trial(identifier)
+        if found.state.is_finished() or not self.study.leases.is_mine(found.user_attrs.get("lease", {})):
+            return False
+        self._write_lease(identifier)
+        return True
 
     def note(self, claimed: Claimed, **attributes: Any) -> None:
         """Store something with a trial that runs; nothing where another process has taken it over."""
@@ -91,6 +128,17 @@ class Claims:
 
         return self._tell(claimed, state=TrialState.PRUNED)
 
+    def exclude(self, claimed: Claimed, reason: str) -> bool:
+        """End a trial that cannot be, such as one that ran out of memory; see :meth:`complete`.
+
+        Samplers that avoid such points look only at trials with values, so it gets the worst until now, which show and
+        count nowhere.
+        """
+        self.note(claimed, **{INFEASIBLE: reason})
+        if not self.study.sweep.sampler.knows_constraints:
+            return self.prune(claimed)
+        return self.complete(claimed, self._worst())
+
     def fail(self, claimed: Claimed, reason: str) -> bool:
         """End a trial that failed; see :meth:`complete`."""
         from optuna.trial import TrialState
@@ -105,13 +153,27 @@ class Claims:
         self.note(claimed, ended="interrupted")
         self._tell(claimed, state=TrialState.FAIL)
 
+    def _sampler(self, number: int) -> BaseSampler:
+        return self.study.sweep.sampler.make(number, self.study.sweep.infeasible_on_out_of_memory)
+
+    def _worst(self) -> list[float]:
+        """Return the worst value of each objective until now, 0 where there is none."""
+        known = [trial.values for trial in self.study.trials() if trial.state.name == "COMPLETE"] or [
+            [0.0] * len(self.study.sweep.objectives)
+        ]
+        worst = [min if objective.direction == "maximize" else max for objective in self.study.sweep.objectives]
+        return [choose(values) for choose, values in zip(worst, zip(*known, strict=True), strict=True)]
+
     def _tell(self, claimed: Claimed, **outcome: Any) -> bool:
         import optuna
 
         try:
             self.study.study.tell(claimed.number, **outcome)
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):  # taken over by another process
-            return False
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            # Told already, before the connection was lost; or taken over by another process, which ended it as failed.
+            found = self.study.storage.get_trial(self.study.identifier(claimed.number))
+            is_mine = self.study.leases.is_mine(found.user_attrs.get("lease", {}))
+            return is_mine and (found.state != optuna.trial.TrialState.FAIL or "error" in found.user_attrs)
         return True
 
     def _write_lease(self, identifier: int) -> None:

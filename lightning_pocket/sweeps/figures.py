@@ -144,8 +144,8 @@ class Figures:
             title = f"Trials by {metric_title(along.metric)} and {metric_title(up.metric)}"
             chart = front_chart(pairs, *axes, aim, title)
             caption = (
-                f"{title}. The front has the trials that no other one is better than in both, with their numbers where "
-                "there is room; the others are hollow and grey."
+                f"{title}. The front has the trials for which no other one is as good in both and better in one, with "
+                "their numbers where there is room; the others are hollow and grey."
             )
             found.append(Figure(f"front_{up.metric}_{along.metric}", chart, caption))
         return found

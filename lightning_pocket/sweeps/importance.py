@@ -7,6 +7,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .samplers import INFEASIBLE
+
 if TYPE_CHECKING:
     from optuna import Study
 
@@ -49,6 +51,7 @@ def importance(study: Study, objective: int) -> Importance:
     from optuna.study import StudyDirection
     from optuna.trial import TrialState
 
+    study = _feasible(study)
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sign = 1.0 if study.directions[objective] == StudyDirection.MINIMIZE else -1.0
     varied = {name for trial in done for name, entry in trial.distributions.items() if not entry.single()}
@@ -74,3 +77,16 @@ def importance(study: Study, objective: int) -> Importance:
     if not total > 0:
         return Importance(reason="the best trials are spread over all values like the others")
     return Importance({name: value / total for name, value in found.items()}, best, len(done))
+
+
+def _feasible(study: Study) -> Study:
+    """Return a study without the trials that cannot be: their values only stand in."""
+    import optuna
+
+    trials = study.get_trials(deepcopy=False)
+    kept = [trial for trial in trials if INFEASIBLE not in trial.user_attrs]
+    if len(kept) == len(trials):
+        return study
+    others = optuna.create_study(directions=study.directions)
+    others.add_trials(kept)
+    return others

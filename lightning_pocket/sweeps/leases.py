@@ -7,22 +7,12 @@ import socket
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
+
+from lightning_pocket.processes import is_alive, machine
 
 #: Seconds without a sign of life after which another process takes a trial over.
 GRACE_S = 300.0
-
-
-def machine() -> str:
-    """Return what tells the processes that this one can see from all others: host, start of the system, container."""
-    parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            parts.append(str(Path(path).readlink()) if path.endswith("pid") else Path(path).read_text("utf-8").strip())
-        except OSError:  # not Linux
-            continue
-    return " ".join(parts)
 
 
 class Leases:
@@ -68,8 +58,10 @@ class Leases:
         """
         if self.is_mine(lease):
             return False
-        if lease.get("machine") == self._machine and not _is_alive(int(lease["pid"])):
-            return True
+        if lease.get("machine") == self._machine:
+            process = int(lease["pid"])
+            if process == os.getpid() or not is_alive(process):  # not ours, so an earlier one of the same number
+                return True
         if lease.get("time"):
             last = datetime.fromisoformat(str(lease["time"]))
         else:
@@ -80,23 +72,3 @@ class Leases:
 def describe(lease: Mapping[str, Any]) -> str:
     """Return who holds a lease, for people."""
     return f"process {lease['pid']} on {lease['host']}" if lease else "another process"
-
-
-def _is_alive(process: int) -> bool:
-    if process == os.getpid():  # not ours, so an earlier one of the same number
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's, or a system without such signals
-        return True
-    return not _is_zombie(process)
-
-
-def _is_zombie(process: int) -> bool:
-    """Whether a process has ended and its parent has not noticed, as parents of containers often do not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False

@@ -92,7 +92,7 @@ def measure_trial(
         runs: Their folders.
         objectives: Metrics that every run must have.
         others: Metrics that are left out where a run has none, such as distances in pixels of images in mm.
-        checkpoint: ``last`` or ``best``: which value of a validation metric counts.
+        checkpoint: ``last`` or ``best``: of which epoch a metric that was logged counts.
 
     Raises:
         PocketError: If an objective is missing, or is not a finite number.
@@ -121,19 +121,16 @@ def _measured(results: Sequence[RunResult], metric: str, values: list[float]) ->
 
 def _value(result: RunResult, metric: str, checkpoint: str) -> float | None:
     if metric.startswith(_LOGGED):
-        curve = [value for _, value in result.curves.get(metric, [])]
-        return (_best(curve, metric) if checkpoint == "best" else curve[-1]) if curve else None
+        curve = dict(result.curves.get(metric, []))  # by epoch
+        if checkpoint == "best":  # of the tested weights, whatever the best value of this metric is
+            return curve.get(result.manifest.get("best_epoch", math.nan))
+        return curve[max(curve)] if curve else None
     if metric in METRICS:
         return result.mean(metric) if metric in result.scores else scores_of(result).get(metric)
     if metric in PROFILED:
         return _profiled(result.path, metric)
     value: float | None = getattr(result, metric)
     return None if value is None else float(value)
-
-
-def _best(curve: Sequence[float], metric: str) -> float:
-    """Return the best value of a curve; of a loss or an error less is better."""
-    return min(curve) if metric.endswith("loss") else max(curve)
 
 
 def profile_table(run: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from .definition import Sweep
 from .leases import describe
 from .measures import Measured, from_plain
 from .parameters import Point
+from .samplers import INFEASIBLE
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -50,21 +52,28 @@ class Outcome:
 
     Args:
         slot: Its number.
-        trial: Optuna's trial.
+        trial: Optuna's trial, the last one of the slot.
+        before_s: Seconds that earlier trials of the slot took, which were lost, interrupted or failed.
+        is_gone: Whether it runs by its state, but nobody works on it any more.
     """
 
     slot: int
     trial: FrozenTrial
+    before_s: float = 0.0
+    is_gone: bool = False
 
     @property
     def state(self) -> str:
         """``waiting``, ``running``, ``done``, ``pruned``, ``infeasible``, ``failed`` or ``interrupted``."""
         known = self.trial.user_attrs
-        if self.trial.state.name == "PRUNED":
-            return "infeasible" if "infeasible" in known else "pruned"
+        if self.trial.state.name in ("COMPLETE", "PRUNED") and INFEASIBLE in known:
+            return "infeasible"
         if self.trial.state.name == "FAIL":
             return "failed" if "error" in known else str(known.get("ended", "lost"))
-        return {"COMPLETE": "done"}.get(self.trial.state.name, self.trial.state.name.lower())
+        if self.is_gone:
+            return "interrupted"
+        name = self.trial.state.name.lower()
+        return "done" if name == "complete" else name
 
     @property
     def point(self) -> Point:
@@ -89,9 +98,8 @@ class Outcome:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, with the waiting of an attempt that went on; None where it has not ended."""
-        duration = self.trial.duration
-        return None if duration is None else duration.total_seconds()
+        """How long it took in all attempts; None where it has not ended."""
+        return None if self.trial.duration is None else self.before_s + _took_s(self.trial)
 
     @property
     def remark(self) -> str:
@@ -101,7 +109,9 @@ class Outcome:
             return f"same network and settings as trial {self.same_as}"
         if self.state == "running":
             return describe(known.get("lease", {}))
-        return str(known.get("error") or known.get("infeasible") or "")
+        if self.is_gone:
+            return f"{describe(known.get('lease', {}))} is gone"
+        return str(known.get("error") or known.get(INFEASIBLE) or "")
 
     def record(self) -> dict[str, Any]:
         """Return where it began and ended, and its run, as plain values."""
@@ -116,7 +126,29 @@ class Outcome:
 
 def outcomes(study: SweepStudy) -> list[Outcome]:
     """Return what the trial of each slot has come to, in their order."""
-    return [Outcome(slot, trial) for slot, trial in study.latest().items()]
+    last = study.latest()
+    before = dict.fromkeys(last, 0.0)
+    for trial in study.trials():
+        slot = trial.user_attrs.get("slot")
+        if slot in last and trial.number < last[slot].number:
+            before[slot] += _took_s(trial)
+    return [Outcome(slot, trial, before[slot], _is_gone(study, trial)) for slot, trial in last.items()]
+
+
+def _is_gone(study: SweepStudy, trial: FrozenTrial) -> bool:
+    lease = trial.user_attrs.get("lease", {})
+    return trial.state.name == "RUNNING" and study.leases.has_ended(lease, trial.datetime_start)
+
+
+def _took_s(trial: FrozenTrial) -> float:
+    """Return how long somebody worked on a trial, in seconds: on one that was lost until its last sign of life."""
+    if trial.duration is None or trial.datetime_start is None:
+        return 0.0
+    sign = trial.user_attrs.get("lease", {}).get("time")
+    if trial.user_attrs.get("ended") != "lost" or sign is None:
+        return trial.duration.total_seconds()
+    worked = datetime.fromisoformat(sign) - trial.datetime_start.astimezone()
+    return min(max(0.0, worked.total_seconds()), trial.duration.total_seconds())
 
 
 def tally(study: SweepStudy) -> Tally:
@@ -124,13 +156,14 @@ def tally(study: SweepStudy) -> Tally:
     from .study import is_open
 
     found = outcomes(study)
-    ended = [o.state for o in found if o.state not in ("waiting", "running") and not is_open(o.trial)]
+    over = [o for o in found if o.state not in ("waiting", "running") and not o.is_gone]
+    ended = [outcome.state for outcome in over if not is_open(outcome.trial)]
     running = sum(outcome.state == "running" for outcome in found)
     return Tally(study.slots, len(ended), running, sum(state in _FAILED for state in ended))
 
 
 def best(sweep: Sweep, done: Sequence[Outcome]) -> list[Outcome]:
-    """Return the best trial, or of several objectives those that none is better than in all of them.
+    """Return the best trial, or of several objectives the front: no other is as good in all of them and better in one.
 
     Args:
         sweep: The study.

@@ -14,8 +14,9 @@ from lightning_pocket.reports.table_files import Table
 from .figures import Figure, Figures
 from .outcome import show_duration
 from .published_figures import published_figures
+from .read import read_sweep
+from .record import COPY, read_record
 from .report import SweepReport
-from .start import COPY
 from .study import SweepStudy
 from .verdict import add_table, add_verdict
 
@@ -71,7 +72,7 @@ def add_study(page: Page, study: SweepStudy, report: SweepReport) -> list[Figure
             page.paragraph(note, "note")
         drawn += shown
     _add_tables(page, report)
-    _add_origin(page, report)
+    _add_origin(page, report, study.slots)
     return drawn
 
 
@@ -105,19 +106,27 @@ def _add_tables(page: Page, report: SweepReport) -> None:
     trials = report.trials().filled()
     caption = "Every trial; trials.csv beside this page has each run and all digits."
     add_table(page, Table(caption, trials.header, trials.rows))
+    page.paragraph(report.spread_note, "note")
 
 
-def _add_origin(page: Page, report: SweepReport) -> None:
+def _add_origin(page: Page, report: SweepReport, slots: int) -> None:
     page.section("How it was made")
     if not report.sweep.published:
         for note in _notes(report):
             page.paragraph(note, "note")
     page.paragraph(_took(report))
-    command = ["pocket", "sweep", str(report.folder / COPY), f"--output={report.folder}"]
+    command = ["pocket", "sweep", str(report.folder / COPY), f"--output={report.folder}", *_given(report, slots)]
     page.code(shlex.join([*command, *(["--", *report.more] if report.more else [])]))
     copy = report.folder / COPY
     if copy.is_file():
         page.details("The file of the study", copy.read_text(encoding="utf-8"))
+
+
+def _given(report: SweepReport, slots: int) -> list[str]:
+    """Return what the command was told besides the file: how many trials, and the storage, without its password."""
+    copy, storage = report.folder / COPY, read_record(report.folder).get("storage")
+    told = [f"--trials={slots}"] if copy.is_file() and read_sweep(copy, is_record=True).count != slots else []
+    return [*told, *([f"--storage={storage}"] if storage else [])]
 
 
 def _took(report: SweepReport) -> str:

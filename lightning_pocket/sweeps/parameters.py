@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,22 +149,28 @@ def _check_choices(parameter: Parameter, where: str) -> None:
 def _check_range(parameter: Parameter, where: str) -> None:
     if parameter.choices:
         raise PocketError(f"{where}: has choices, but {parameter.type} is from low to high. Take type categorical.")
-    numbers: list[float] = []
-    for name in ("low", "high", "step"):
-        value = getattr(parameter, name)
-        number = _number(value)
-        if number is None and (value is not None or name != "step"):
-            raise PocketError(f"{where}: {name} is {value!r}, expected a number.")
-        if parameter.type == "int" and number is not None and number != int(number):
-            raise PocketError(f"{where}: {name} is {value!r}, expected a whole number. Take type float.")
-        numbers.append(0.0 if number is None else number)
-    low, high, step = numbers
-    if low > high or step < 0 or (parameter.step is not None and step == 0):
-        raise PocketError(f"{where}: expected low to be at most high, and step to be above 0.")
+    low, high, step = (_checked_number(parameter, name, where) for name in ("low", "high", "step"))
+    if low > high:
+        raise PocketError(f"{where}: low is {low:g} and high is {high:g}, expected low to be at most high.")
+    if parameter.step is not None and step <= 0:
+        raise PocketError(f"{where}: step is {step:g}, expected it to be above 0.")
     if parameter.log and low <= 0:
         raise PocketError(f"{where}: low is {parameter.low!r}; a logarithm needs it to be above 0.")
     if parameter.log and parameter.step is not None:
         raise PocketError(f"{where}: has log and step; give one of the two.")
+
+
+def _checked_number(parameter: Parameter, name: str, where: str) -> float:
+    """Return an end or the step of a range; 0 for a step that is not given."""
+    value = getattr(parameter, name)
+    number = _number(value)
+    if number is None and (value is not None or name != "step"):
+        raise PocketError(f"{where}: {name} is {value!r}, expected a number.")
+    if number is not None and not math.isfinite(number):
+        raise PocketError(f"{where}: {name} is {number:g}, expected a finite number.")
+    if parameter.type == "int" and number is not None and number != int(number):
+        raise PocketError(f"{where}: {name} is {value!r}, expected a whole number. Take type float.")
+    return 0.0 if number is None else number
 
 
 def short_names(keys: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

@@ -40,11 +40,11 @@ class PruningWatch:
                 break
             if epoch in self._seen:
                 continue
-            self._seen.add(epoch)
             self.trial.report(value, step=epoch)
             if self.trial.should_prune():
                 write_text(self.folder / STOP, f"pruned after epoch {epoch}\n")
                 self.pruned = True
+            self._seen.add(epoch)  # last: where the storage is away, it is reported again
         return self.pruned
 
     def _reports(self) -> list[tuple[int, float]]:

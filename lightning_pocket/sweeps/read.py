@@ -15,7 +15,7 @@ from lightning_pocket.studies.yaml_fields import checked_fields, suggest
 
 from .definition import Checkpoint, Direction, Objective, Published, Sweep
 from .measures import check_metric
-from .samplers import Pruner, Sampler, check_pruner, check_sampler
+from .samplers import Pruner, Sampler, check_constrained, check_pruner, check_sampler
 from .space import read_space
 
 
@@ -104,6 +104,8 @@ def _check(sweep: Sweep, where: str) -> None:
         raise PocketError(f"{where}: checkpoint is {sweep.checkpoint!r}, expected last or best.")
     _check_objectives(sweep, where)
     check_sampler(sweep.sampler, len(sweep.objectives), sweep.trials, where)
+    if sweep.infeasible_on_out_of_memory:
+        check_constrained(sweep.sampler, where)
     if sweep.pruner is not None:
         check_pruner(sweep.pruner, len(sweep.objectives), where)
     _check_numbers(sweep, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,16 @@ class SweepReport:
         rows = [self._published_row(row, metrics) for row in self.sweep.published]
         return Table(f"{self.sweep.title}: beside the published numbers", header, rows).filled()
 
+    @property
+    def spread_note(self) -> str:
+        """What stands behind the ± of the tables."""
+        runs = len(self.sweep.places())
+        if runs > 1:
+            return f"± is the standard deviation over the {runs} runs of a trial."
+        return "± is the standard deviation over the test cases; a value without it is one number for the run."
+
     def best(self) -> list[Outcome]:
-        """Return the best trial, or of several objectives those that none is better than in all of them."""
+        """Return the best trial, or of several objectives the front: no other is as good in all and better in one."""
         return best(self.sweep, self.outcomes)
 
     def repeated(self, outcome: Outcome) -> list[str]:
@@ -76,12 +84,13 @@ class SweepReport:
         return runs.repeated(self.folder / "again")
 
     def write(self) -> list[Path]:
-        """Write ``trials.csv``, and ``table.md`` and ``table.tex``.
+        """Write ``trials.csv``, ``table.md`` and ``table.tex``, and with published numbers ``table.csv``.
 
         Returns:
             The files.
         """
-        tables = [table.filled() for table in (self.published(), self.trials()) if table is not None]
+        known = [table.filled() for table in (self.published(), self.trials()) if table is not None]
+        tables = [replace(table, title=f"{table.title}. {self.spread_note}") for table in known]
         files = [self.folder / name for name in ("trials.csv", "table.csv", "table.md", "table.tex")]
         write_csv(files[0], self._columns(), [self._record(outcome) for outcome in self.outcomes])
         for file in files[2:]:

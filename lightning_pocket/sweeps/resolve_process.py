@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from lightning_pocket.commands.settings_process import print_settings
 from lightning_pocket.costs.recipe import Recipe
 from lightning_pocket.errors import PocketError
 from lightning_pocket.networks.base import Network
-from lightning_pocket.run_folder import FREE
 from lightning_pocket.storage import read_json, to_json
 from lightning_pocket.tasks import BaseTask
 
@@ -26,6 +25,14 @@ from .resolve import Resolved
 
 _PLAIN = (bool, int, float, str, type(None))
 _CLASSIFICATION = "val/accuracy"
+_NETWORK = "model.init_args.network.init_args"
+#: Settings that can differ where networks are the same, such as five doublings where there are four downsamplings. They
+#: do nothing but size layers, and so the layers tell; every other setting of a network counts by itself, because some,
+#: such as the initializer, leave no trace in the layers.
+_JUDGED_BY_LAYERS = (f"{_NETWORK}.widths.doublings", f"{_NETWORK}.widths.ceiling")
+#: What changes no number of a trial. These are fewer than a run may continue with: workers of the loader change the
+#: time of a step, recomputed levels the memory, and the largest component the tested masks.
+_IRRELEVANT = ("run_dir", "trainer.default_root_dir", "trainer.enable_progress_bar", "trainer.logger")
 
 
 def main() -> None:
@@ -79,14 +86,23 @@ def _task(recipe: Recipe) -> BaseTask:
 
 
 def _identity(settings: Mapping[str, Any], network: Network) -> str:
-    """Return a hash of what a training depends on: all settings, but of the network its layers."""
-    model = settings["model"]
-    rest = {key: value for key, value in model["init_args"].items() if key != "network"}
-    known = {key: value for key, value in settings.items() if key not in FREE and key != "trainer"}
-    trainer = {key: value for key, value in settings["trainer"].items() if f"trainer.{key}" not in FREE}
-    content = known | {"trainer": trainer, "model": {"class_path": model["class_path"], "init_args": rest}}
-    text = to_json({"settings": content, "network": _layers(network)})
+    """Return a hash of what the numbers of a trial depend on: its settings, and the layers of its network."""
+    kept = {key: value for key, value in _flat(settings) if not _is_below(key, (*_IRRELEVANT, *_JUDGED_BY_LAYERS))}
+    text = to_json({"settings": kept, "network": _layers(network)})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values; those of lists stay in one piece."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _is_below(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _layers(network: nn.Module) -> list[list[Any]]:

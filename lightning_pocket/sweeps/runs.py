@@ -97,13 +97,14 @@ class TrialRuns:
         """Return the arguments of ``pocket`` that train, test, and predict the costs.
 
         Args:
-            everything: Those that have been run too.
+            everything: Those that have been run too, as they can be run again: without word of a pruner.
         """
         found = []
         for place, (run, (_, options)) in enumerate(zip(self.runs, self.sweep.places(), strict=True)):
             trained = not everything and RunFolder(run).finished
             if not trained:
-                pruned = self._pruning_options() if place == 0 else []
+                # What is to be repeated has no pruner, whose word that a trial must end would still lie there.
+                pruned = self._pruning_options() if place == 0 and not everything else []
                 found.append([*self._fit(run, options), *self._wandb_options(run), _QUIET, *pruned])
             if not (trained and is_tested(run, self.sweep.checkpoint)):
                 found.append([*self._test(run), _QUIET])

@@ -17,6 +17,7 @@ from .parameters import Point
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 #: Exact grids: every point once, none drawn.
 GRIDS = ("grid", "brute_force")
@@ -33,6 +34,10 @@ _SAMPLERS = {
 _SINGLE = ("cmaes",)
 #: Made for the trade between several.
 _SEVERAL = ("nsga2", "nsga3")
+#: Learn from points that cannot be: Optuna's constraints.
+_CONSTRAINED = ("tpe", "gp", "nsga2", "nsga3")
+#: Of a trial that cannot be, why.
+INFEASIBLE = "infeasible"
 _NEEDS = {"cmaes": "cmaes"}
 _PRUNERS = {
     "median": "MedianPruner",
@@ -46,6 +51,7 @@ _PRUNERS = {
 _OURS = ("self", "seed", "wrapped_pruner", "constraints_func", "independent_sampler")
 #: More trials than this of one study would share their random numbers.
 _TRIALS = 100_003
+_SEEDS = 2**32  # NumPy takes seeds below it
 
 
 @dataclass(frozen=True)
@@ -75,22 +81,34 @@ class Sampler:
             random.Random(self.seed).shuffle(ordered)
         return ordered
 
-    def make(self, number: int) -> BaseSampler:
+    @property
+    def knows_constraints(self) -> bool:
+        """Whether it avoids points that cannot be."""
+        return self.name in _CONSTRAINED
+
+    def make(self, number: int, constrained: bool = False) -> BaseSampler:
         """Return Optuna's sampler for one trial.
 
         Every trial has a sampler of its own, so that processes which work on the same study draw differently, and a
-        trial draws the same wherever it runs.
+        trial draws the same wherever it runs. ``qmc`` alone has the same seed in all trials: its points are even only
+        as parts of one sequence, whose next number is in the storage.
 
         Args:
             number: Number of the trial.
+            constrained: Whether trials that cannot be are constraints that were violated.
         """
         import optuna
 
+        own = (self.seed * _TRIALS + number) % _SEEDS
         if self.is_grid:  # every parameter is fixed
-            return optuna.samplers.RandomSampler(seed=self.seed)
-        made: BaseSampler = getattr(optuna.samplers, _SAMPLERS[self.name])(
-            seed=self.seed * _TRIALS + number, **self.options
-        )
+            return optuna.samplers.RandomSampler(seed=self.seed % _SEEDS)
+        options: dict[str, Any] = {"seed": own, **self.options}
+        if self.name == "qmc":
+            others = optuna.samplers.RandomSampler(seed=own)  # what the sequence leaves out: the first, and conditions
+            options |= {"seed": self.seed % _SEEDS, "independent_sampler": others}
+        if constrained and self.knows_constraints:
+            options["constraints_func"] = _violation
+        made: BaseSampler = getattr(optuna.samplers, _SAMPLERS[self.name])(**options)
         return made
 
 
@@ -134,6 +152,8 @@ def check_sampler(sampler: Sampler, objectives: int, trials: int | None, where: 
     known = [*GRIDS, *_SAMPLERS]
     if sampler.name not in known:
         raise PocketError(f"{where}: there is no sampler {sampler.name!r}.{suggest(sampler.name, known)}")
+    if sampler.seed < 0:
+        raise PocketError(f"{where}: sampler: seed is {sampler.seed}, expected a whole number from 0.")
     if sampler.name in _SINGLE and objectives > 1:
         raise PocketError(
             f"{where}: sampler {sampler.name} is for one objective, found {objectives}. Take tpe or nsga2."
@@ -142,6 +162,11 @@ def check_sampler(sampler: Sampler, objectives: int, trials: int | None, where: 
         raise PocketError(f"{where}: sampler {sampler.name} is for several objectives, found 1. Take tpe or gp.")
     if not sampler.is_grid and trials is None:
         raise PocketError(f"{where}: has no trials; sampler {sampler.name} must be told how many to draw.")
+    _check_makes(sampler, where)
+
+
+def _check_makes(sampler: Sampler, where: str) -> None:
+    """Refuse a sampler that Optuna cannot make."""
     package = _NEEDS.get(sampler.name)
     if package and importlib.util.find_spec(package) is None:
         raise PocketError(f"{where}: sampler {sampler.name} needs the package {package}: pip install {package}.")
@@ -151,6 +176,23 @@ def check_sampler(sampler: Sampler, objectives: int, trials: int | None, where: 
         return
     _check_options("sampler", _SAMPLERS[sampler.name], sampler.options, where)
     _try(lambda: sampler.make(0), f"{where}: sampler {sampler.name}")
+
+
+def check_constrained(sampler: Sampler, where: str) -> None:
+    """Refuse a sampler that would draw points again and again of which it is known that they cannot be.
+
+    Args:
+        sampler: What the file says.
+        where: Names the file in errors.
+
+    Raises:
+        PocketError: If it learns nothing from such points, and draws them.
+    """
+    if not sampler.is_grid and not sampler.knows_constraints:
+        raise PocketError(
+            f"{where}: infeasible_on_out_of_memory: sampler {sampler.name} cannot avoid points. Leave the key out, or "
+            f"take {', '.join(_CONSTRAINED)}, or a grid."
+        )
 
 
 def check_pruner(pruner: Pruner, objectives: int, where: str) -> None:
@@ -172,6 +214,11 @@ def check_pruner(pruner: Pruner, objectives: int, where: str) -> None:
         raise PocketError(f"{where}: pruner: metric is {pruner.metric!r}, expected one of the validation, as val/dice.")
     _check_options("pruner", _PRUNERS[pruner.name], pruner.options, where)
     _try(pruner.make, f"{where}: pruner {pruner.name}")
+
+
+def _violation(trial: FrozenTrial) -> tuple[float]:
+    """Return the constraint of a trial: above 0 where it cannot be."""
+    return (1.0 if INFEASIBLE in trial.user_attrs else -1.0,)
 
 
 def _check_options(module: str, name: str, options: Mapping[str, Any], where: str) -> None:

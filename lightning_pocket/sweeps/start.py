@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import read_json, write_json, write_text
+from lightning_pocket.storage import write_json, write_text
 
 from .definition import Sweep
 from .leases import GRACE_S
 from .measures import check_for_task
 from .parameters import Point
 from .read import read_sweep
+from .record import COPY, RECORD, check_key, check_storage, make_key, read_record
 from .resolve import Resolved, resolve
 from .runs import TrialRuns
 from .study import SweepStudy
 from .study_storage import JOURNAL, open_storage, redact
-
-#: The copy of the file in the folder of a study, and what else the command was given.
-COPY, RECORD = "sweep.yaml", "study.json"
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,9 @@ class Request:
         found = resolve([self.runs(0, point).options() for point in tried])
         for point, resolved in zip(tried, found, strict=True):
             if resolved.problem:
-                raise PocketError(f"{self.file}: {self._blame(point, resolved.problem)}{resolved.problem}")
+                shared = all(entry.problem == resolved.problem for entry in found)
+                blame = self._blame(point, resolved.problem, shared)
+                raise PocketError(f"{self.file}: {blame}{resolved.problem}")
         metrics = [*(objective.metric for objective in self.sweep.objectives), *self.sweep.metrics]
         metrics += [self.sweep.pruner.metric] if self.sweep.pruner else []
         for metric in metrics:
@@ -88,9 +88,11 @@ class Request:
                 otherwise.
         """
         self._check_folder()
+        check_storage(self.folder, self.url)
         # Of a study that cannot be trained nothing is left behind, not even a file.
         checked = self.check() if self.url is None and not (self.folder / JOURNAL).is_file() else None
         study = self.open()
+        check_key(study, self.url)
         identity = self.sweep.identity(list(self.more))
         if study.exists:
             study.check(identity, study.study.user_attrs["settings"])  # at once, where the file was changed
@@ -100,7 +102,10 @@ class Request:
             study.check(identity, base.settings)
         else:
             base, resolved = checked or self.check()
-            study.begin(identity, base.settings, [entry.identity for entry in resolved])
+            with study.exclusive():
+                origin = {"key": make_key(self.folder), "folder": str(self.folder.resolve())}
+            study.begin(identity, base.settings, [entry.identity for entry in resolved], origin)
+            check_key(study, self.url)  # another folder's command may have been faster
         self._record(study.name)
         return study
 
@@ -113,15 +118,18 @@ class Request:
         storage = open_storage(self.url, self.folder, self.grace_s)
         return SweepStudy(self.sweep, self.folder.resolve().name, self.folder, storage, self.grace_s)
 
-    def _blame(self, point: Point, problem: str) -> str:
-        """Return which part of the file a problem is of: the key that it names, in full or by its end, or a point."""
+    def _blame(self, point: Point, problem: str, shared: bool) -> str:
+        """Return which part of the file a problem is of: the key that it names, in full or by its end, or a point.
+
+        A problem that all points share and that names no key, such as that of a wrong ``--cache``, is of none.
+        """
         named = [("space", key) for key in reversed(point)] + [("options", key) for key in self.sweep.options]
         for is_whole in (True, False):
             for part, key in named:
                 wanted = key if is_whole else key.rpartition(".")[2]
                 if re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", problem):
                     return f"{part}: {key}: "
-        return f"space: {self.sweep.space.show(point)}: "
+        return "" if shared else f"space: {self.sweep.space.show(point)}: "
 
     def _check_folder(self) -> None:
         """Refuse a folder that holds something else."""
@@ -134,8 +142,9 @@ class Request:
             raise PocketError(f"--output {self.folder}: does not look like a study, it holds {foreign[0]}.")
 
     def _record(self, name: str) -> None:
+        storage = read_record(self.folder).get("storage", redact(self.url) if self.url else "")
         record = {"name": name, "file": str(self.file), "more": list(self.more), "grace_s": self.grace_s}
-        write_json(self.folder / RECORD, record | {"storage": redact(self.url) if self.url else ""})
+        write_json(self.folder / RECORD, record | {"storage": storage})
         if self.file.resolve() != (self.folder / COPY).resolve():
             write_text(self.folder / COPY, self.file.read_text(encoding="utf-8"))
 
@@ -158,20 +167,18 @@ def open_study(folder: Path, url: str | None) -> tuple[SweepStudy, tuple[str, ..
         The study, and the options of ``pocket fit`` that it was given.
 
     Raises:
-        PocketError: If there is none.
+        PocketError: If there is none, or it is in another storage.
     """
     if not (folder / RECORD).is_file():
         raise PocketError(
             f"{folder}: no study here (no {RECORD}). Make one with `pocket sweep FILE --output {folder}`."
         )
-    record = read_json(folder / RECORD)
-    if record["storage"] and url is None:
-        raise PocketError(
-            f"{folder}: the study is in {record['storage']}. Give --storage, or set POCKET_SWEEP_STORAGE."
-        )
-    storage = open_storage(url if record["storage"] else None, folder, record["grace_s"])
+    check_storage(folder, url)
+    record = read_record(folder)
     sweep = read_sweep(folder / COPY, is_record=True)
+    storage = open_storage(url, folder, record["grace_s"])
     study = SweepStudy(sweep, record["name"], folder, storage, record["grace_s"])
+    check_key(study, url)
     return study, tuple(record["more"])
 
 

@@ -88,20 +88,27 @@ class SweepStudy:
         found: list[str] = self.study.user_attrs["identities"]
         return found
 
-    def begin(self, identity: Mapping[str, Any], settings: Mapping[str, Any], identities: Sequence[str]) -> None:
+    def begin(
+        self,
+        identity: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        identities: Sequence[str],
+        origin: Mapping[str, str] | None = None,
+    ) -> None:
         """Make the study, unless another process has, and let one trial wait for each slot.
 
         Args:
             identity: What makes trials comparable.
             settings: Every setting that the trials share.
             identities: Hash of what each point of a grid comes to, in their order.
+            origin: What else to store where it is made here, such as its folder.
 
         Raises:
             PocketError: If the study is there with another identity or other settings.
         """
         import optuna
 
-        with self._exclusive():
+        with self.exclusive():
             if not self.exists:
                 directions = [objective.direction for objective in self.sweep.objectives]
                 study = optuna.create_study(
@@ -110,6 +117,7 @@ class SweepStudy:
                 study.set_metric_names([objective.metric for objective in self.sweep.objectives])
                 points = self.sweep.points()
                 attributes = {"identity": dict(identity), "settings": dict(settings), "points": points}
+                attributes |= origin or {}
                 for key, value in (attributes | {"identities": list(identities), "title": self.sweep.title}).items():
                     study.set_user_attr(key, value)
                 study.set_user_attr("slots", self.sweep.count)  # last: now it is complete
@@ -140,7 +148,7 @@ class SweepStudy:
     def extend(self, trials: int) -> None:
         """Ask for more trials; a grid has no more than points, and fewer than there are change nothing."""
         wanted = min(trials, len(self.points)) if self.points else trials
-        with self._exclusive():
+        with self.exclusive():
             if wanted > self.slots:
                 self.study.set_user_attr("slots", wanted)
         self.refill()
@@ -168,7 +176,7 @@ class SweepStudy:
         Args:
             retry_failed: For those that failed, too.
         """
-        with self._exclusive():
+        with self.exclusive():
             self._end_lost()
             latest, points = self.latest(), self.points
             for slot in range(self.slots):
@@ -207,7 +215,7 @@ class SweepStudy:
             optuna.storages.fail_stale_trials(self.study)  # by the clock of the server
 
     @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Let one process at a time make and refill the study; trials that two of them make are told apart later."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / _LOCK)
@@ -232,6 +240,8 @@ def is_open(trial: FrozenTrial, retry_failed: bool = False) -> bool:
         return False
     if "error" in trial.user_attrs:
         return retry_failed
+    if trial.user_attrs.get("ended") == "interrupted":  # given back: nothing speaks against it
+        return True
     return int(trial.user_attrs.get("lost", 0)) < MOST_LOST or retry_failed
 
 

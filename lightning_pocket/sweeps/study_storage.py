@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,15 +43,19 @@ def storage_url(option: str | None) -> str | None:
         option: ``--storage``; without it the environment decides. ``@FILE`` reads the URL from a file.
 
     Raises:
-        PocketError: If the file cannot be read.
+        PocketError: If the file cannot be read, or it or the option is empty.
     """
-    given = option or os.environ.get(VARIABLE) or None
+    given = os.environ.get(VARIABLE) or None if option is None else option
     if given is None or not given.startswith("@"):
-        return given
-    try:
-        return Path(given[1:]).read_text(encoding="utf-8").strip() or None
-    except OSError as error:
-        raise PocketError(f"--storage {given}: the file cannot be read ({error.strerror}).") from error
+        url = given
+    else:
+        try:
+            url = Path(given[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PocketError(f"--storage {given}: the file cannot be read ({error}).") from error
+    if url == "":
+        raise PocketError(f"--storage {given}: is empty, expected a URL. Leave it out for a file in the folder.")
+    return url
 
 
 def redact(text: str) -> str:
@@ -96,7 +101,9 @@ def open_storage(url: str | None, folder: Path, grace_s: float) -> BaseStorage:
         )
     from optuna.storages import RDBStorage
 
-    options = {"connect_args": {"connect_timeout": _CONNECT_S}} if url.startswith(tuple(_TABLE_LOCKS)) else {}
+    options: dict[str, Any] = {"pool_pre_ping": True}  # a connection that was dropped is replaced before it is used
+    if url.startswith(tuple(_TABLE_LOCKS)):
+        options["connect_args"] = {"connect_timeout": _CONNECT_S}
     interval = max(1, round(grace_s / 10))
     grace = max(interval + 1, round(grace_s))
     try:
@@ -109,6 +116,47 @@ def open_storage(url: str | None, folder: Path, grace_s: float) -> BaseStorage:
         ) from error
     except Exception as error:  # each driver has errors of its own
         raise PocketError(f"--storage {shown}: cannot be reached ({_said(error, url)}).") from None
+
+
+def lost_connection(error: BaseException) -> str:
+    """Return what a driver says of a connection that it lost or cannot make, in one line without the password.
+
+    Args:
+        error: What the storage raised.
+
+    Returns:
+        The line; empty where the error is another one.
+    """
+    if "sqlalchemy" not in sys.modules:  # a journal file
+        return ""
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, DBAPIError) and (
+            found.connection_invalidated or isinstance(found, InterfaceError | OperationalError)
+        ):
+            return _said(found.orig or found, "")
+        found = found.__cause__ or found.__context__
+    return ""
+
+
+@contextlib.contextmanager
+def unreachable_is_one_line() -> Iterator[None]:
+    """Turn the error of a database that has gone away into one line.
+
+    Raises:
+        PocketError: If the connection is lost.
+    """
+    try:
+        yield
+    except Exception as error:  # each driver has errors of its own
+        said = lost_connection(error)
+        if not said or isinstance(error, PocketError):
+            raise
+        raise PocketError(
+            f"the database of the study does not answer ({said}). Nothing is lost: start the command again later."
+        ) from None
 
 
 @contextlib.contextmanager

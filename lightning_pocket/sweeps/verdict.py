@@ -27,7 +27,7 @@ def add_verdict(page: Page, study: SweepStudy, figures: Figures) -> None:
         figures: Its trials.
     """
     report, count = figures.report, tally(study)
-    page.paragraph(_searched(report.sweep), "lead")
+    page.paragraph(_searched(report.sweep, study.slots), "lead")
     page.paragraph(_progress(report, count), "lead")
     if not count.is_over:
         waiting = count.total - count.ended - count.running
@@ -72,14 +72,14 @@ def add_table(page: Page, table: Table) -> None:
     page.table(shown.header, shown.rows, table.title)
 
 
-def _searched(sweep: Sweep) -> str:
+def _searched(sweep: Sweep, slots: int) -> str:
     """Return what was searched, how, and for what."""
     names = sweep.space.short
     ranges = ", ".join(f"{names[key]} ({_range(entry)})" for key, entry in sweep.space.parameters.items())
     aims = ", ".join(f"{metric_title(o.metric)} ({better(o)})" for o in sweep.objectives)
     how = "every combination" if sweep.sampler.is_grid else f"combinations drawn by {sweep.sampler.name}"
-    if sweep.sampler.is_grid and sweep.count < len(sweep.points()):
-        how = f"the first {sweep.count} combinations"
+    if sweep.sampler.is_grid and slots < len(sweep.points()):
+        how = f"the first {slots} combinations"
     runs = len(sweep.places())
     each = f" Each trial is {runs} runs, and its values are means over them." if runs > 1 else ""
     return f"Searched: {how} of {ranges}, for {aims}.{each}"
