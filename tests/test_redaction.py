@@ -11,7 +11,7 @@ def machine(monkeypatch):
     monkeypatch.setenv("PGPASSWORD", "correct-horse")
     monkeypatch.setenv("HUB_TOKEN", "t0k3n-of-ann")
     monkeypatch.setenv("SHORT_TOKEN", "seg")
-    monkeypatch.setenv("OLDPWD", "/work/here")
+    monkeypatch.setenv("OLDPWD", "/data/here")
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def machine(monkeypatch):
         ("pocket fit --hub.token=abc --num_tokens=3", "pocket fit --hub.token=*** --num_tokens=3"),
         ("the token was lost", "the token was lost"),
         ("-t0k3n-of-ann- correct-horse", "-***- ***"),
-        ("segmentation in /work/here", "segmentation in /work/here"),
+        ("segmentation in /data/here", "segmentation in /data/here"),
     ],
 )
 def test_text(given, shown):

@@ -17,7 +17,6 @@ from scipy.stats import wilcoxon
 import lightning_pocket
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
-from lightning_pocket.reports.charts import dot_chart, line_chart
 from lightning_pocket.reports.collect import read_run
 from lightning_pocket.reports.failures import failures_of, record_failure
 from lightning_pocket.reports.page import Page
@@ -365,30 +364,6 @@ def test_thumbnails_are_small_pictures(tmp_path):
     write_png(tmp_path / "x.png", np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (900, 5, 3)))
     with Image.open(io.BytesIO(thumbnail(tmp_path / "x.png"))) as image:
         assert (image.format, image.size) == ("WEBP", (720, 648))
-
-
-def test_a_crowded_strip_keeps_its_values_in_their_places():
-    cases = {f"c{i}": (i * 37 % 100) / 100 for i in range(100)}
-    chart = dot_chart({"liver": {"run": cases}}, "Dice", "Cases")
-    found = re.findall(r"<title>liver, run, (c\d+): [\d.]+</title><circle cx=\"([\d.]+)\" cy=\"([\d.]+)\"", chart)
-    assert len(found) == 100
-    for case, x, _ in found:
-        assert float(x) == pytest.approx(20 + cases[case] * 400, abs=0.06)
-    heights = [float(y) for _, _, y in found]
-    assert 10 < max(heights) - min(heights) <= 12
-
-
-def test_long_curves_tell_their_values_without_marks():
-    points = [(epoch, 1 / epoch) for epoch in range(1, 101)]
-    chart = line_chart({"a & b": points}, "epoch", "loss", "Loss")
-    values = re.search(r'data-name="a &amp; b" data-values="([^"]*)"', chart)[1].split()
-    assert values == [f"{x}:{y:.4g}" for x, y in points]
-
-
-def test_epochs_are_whole_numbers():
-    chart = line_chart({"a": [(1, 0.2), (2, 0.3)]}, "epoch", "loss", "Loss")
-    ticks = re.search(r'<g class="ticks x">(.*?)</g>', chart)[1]
-    assert re.findall(r">([\d.]+)</text>", ticks) == ["1", "2"]
 
 
 def test_help_does_not_import_torch():

@@ -6,149 +6,32 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import pytest
-from browser import Browser, needs_browser
 
 pytest.importorskip("starlette", reason="needs starlette: pip install 'lightning-pocket[serve]'")
 pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'lightning-pocket[serve]'")
 
+from served_results import DEAD, HOSTILE, SECRET, Server, hold, log, make_results, rows_of, write_run
+
 from lightning_pocket.cli import main
-from lightning_pocket.reports.page import Page
-from lightning_pocket.reports.pictures import write_png
 from lightning_pocket.serving import server
 from lightning_pocket.serving.folder import ServedFolder
 from lightning_pocket.serving.runs import state_of
-from lightning_pocket.storage import write_csv, write_json
-
-ROOT = Path(server.__file__).parents[2]
-HOSTILE = "a \"q\" '<script>alert(1)</script>' ä & %2e #1?"
-SECRET = "the secret of another folder"
-DEAD = 2**22 + 1  # larger than any process number
-
-
-def write_run(path, parameters, dice, **manifest):
-    content = {"parameters": parameters, "finished": True, "epochs": 2, "steps": 40, "seed": 7, "train_seconds": 60.0}
-    content |= {"started_at": "2026-01-02T03:04:05+00:00", "command": f"pocket fit --run_dir={path.name}"} | manifest
-    write_json(path / "manifest.json", content)
-    log(path, 2)
-    if dice:
-        rows = [{"subject": f"case_{i}", "dice": value, "dice_core": value} for i, value in enumerate(dice)]
-        write_csv(path / "test" / "cases.csv", ["subject", "dice", "dice_core"], rows)
-        write_png(path / "test" / "pictures" / "case_0.png", np.full((4, 4, 3), 90, np.uint8))
-    return path
-
-
-def log(path, epochs):
-    """Write the metrics of a run as its logger does, one row an epoch."""
-    rows = [
-        {"epoch": e, "step": 20 * e, "train/loss": 1 / (e + 1), "val/dice": 1 - 0.5 / (e + 1)} for e in range(epochs)
-    ]
-    write_csv(path / "metrics.csv", ["epoch", "step", "train/loss", "val/dice"], rows)
-
-
-def hold(path, process):
-    lock = {"host": socket.gethostname(), "pid": process, "since": "2026-01-02T03:04:05.000+00:00"}
-    (path / ".lock").write_text(json.dumps(lock), encoding="utf-8")
+from lightning_pocket.storage import write_json
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """A folder of results, and beside it one that nobody may read."""
-    base = tmp_path_factory.mktemp("serve")
-    outside = base / "outside"
-    write_run(outside / "run", 5, [0.1], command=SECRET)
-    (outside / "secret.txt").write_text(SECRET, encoding="utf-8")
-    root = base / "results"
-    cases = np.linspace(0.5, 0.9, 12)
-    write_run(root / "full", 351_188, list(cases))
-    write_run(root / "deep" / "pocket", 29_796, list(cases - 0.01))
-    write_run(root / "going", 1000, [], finished=False)
-    hold(root / "going", os.getpid())
-    write_run(root / HOSTILE, 9, [0.4])
-    (root / "broken").mkdir()
-    (root / "broken" / "manifest.json").write_text("{", encoding="utf-8")
-    write_json(root / "study" / "study.json", {})
-    (root / "study" / "table.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    (root / "study" / "data.json").write_text("{}", encoding="utf-8")
-    (root / ".hidden").mkdir()
-    (root / ".hidden" / "secret.txt").write_text(SECRET, encoding="utf-8")
-    (root / ".env").write_text(SECRET, encoding="utf-8")
-    (root / "leads_out").symlink_to(outside)
-    (root / "study" / "leads_out.txt").symlink_to(outside / "secret.txt")
-    (root / "to_hidden.txt").symlink_to(root / ".env")
-    (root / "within.csv").symlink_to(root / "study" / "table.csv")
-    os.mkfifo(root / "pipe.txt")
-    linked = write_run(root / "linked", 6, [0.2])
-    (linked / "config.yaml").symlink_to(outside / "secret.txt")
-    write_json(
-        root / "cv" / "crossval.json", {"runs": {"0": {"run": "../../outside/run"}}, "folds": [0], "command": "x"}
-    )
-    Page("A report").write(root / "report.html")
-    return root
-
-
-class Server:
-    """The command, in a process of its own."""
-
-    def __init__(self, *arguments):
-        command = [sys.executable, "-m", "lightning_pocket", "serve", *map(str, arguments), "--no_open"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        self.said = ""
-        while "Ctrl-C" not in self.said:
-            line = self.process.stdout.readline().decode()
-            assert line, self.said
-            self.said += line
-        self.address = re.search(r"http://\S+/", self.said)[0]
-        self.port = int(re.search(r":(\d+)/", self.address)[1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def ask(self, target, method="GET", host=None, version="1.1", headers=()):
-        """Send a request as it is; return status, headers and body."""
-        host = f"127.0.0.1:{self.port}" if host is None else host
-        lines = [f"{method} {target} HTTP/{version}", "Connection: close", *headers]
-        lines += [f"Host: {host}"] if host else []
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
-            connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
-        head, _, body = answer.partition(b"\r\n\r\n")
-        status, *fields = head.decode("latin-1").split("\r\n")
-        named = {key.lower(): value for key, value in (field.split(": ", 1) for field in fields)}
-        return int(status.split()[1]), named, body.decode(errors="replace")
-
-    def get(self, target):
-        status, _, body = self.ask(target)
-        assert status == 200, (target, status, body[-600:])
-        return body
+    return make_results(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def served(results):
     with Server(results) as started:
         yield started
-
-
-def rows_of(page):
-    """Return the rows of the list: name -> texts of the cells."""
-    found = {}
-    for name, row in re.findall(r'<tr data-run="(.*?)">(.*?)</tr>', page):
-        cells = [html.unescape(re.sub(r"<.*?>", "", cell)) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)]
-        found[html.unescape(name)] = cells
-    return found
 
 
 def test_lists_what_there_is(served):
@@ -438,75 +321,3 @@ def test_the_browser_is_opened_only_if_wanted(results, monkeypatch):
     assert opened == []
     main(["serve", str(results)])
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", opened[0])
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-@needs_browser
-def test_in_a_browser_curves_grow_while_looked_at(served, results, browser):
-    run = write_run(results / "watched", 12, [], finished=False)
-    hold(run, os.getpid())
-    browser.open(f"{served.address}run/watched")
-    points = "document.querySelectorAll('[data-live] svg')[0].textContent"
-    assert "epoch 3" not in browser.run(points)
-    log(run, 3)
-    browser.until(f"{points}.includes('epoch 3')")
-    assert browser.errors == []
-    assert {address.split("/")[2] for address in browser.requests if address.startswith("http")} == {
-        f"127.0.0.1:{served.port}"
-    }
-    (run / "manifest.json").unlink()
-
-
-@needs_browser
-def test_in_a_browser_two_are_chosen_and_compared_while_a_third_trains(served, results, browser):
-    browser.open(f"{served.address}")
-    assert browser.run("getComputedStyle(document.querySelector('.filter')).display") == "flex"
-    for name in ("deep/pocket", "going"):
-        browser.run(f"document.querySelector('input[value=\"{name}\"]').click()")
-    run = write_run(results / "new one", 13, [])
-    browser.until("document.querySelector('tr[data-run=\"new one\"]') !== null")  # without loading the page again
-    assert browser.run("document.querySelectorAll('input[name=run]:checked').length") == 2
-    (run / "manifest.json").unlink()
-    browser.errors.clear()
-    browser.run("document.querySelector('.compare button').click()")
-    browser.until("document.title.includes('compared')")
-    assert "deep/pocket and going compared" in browser.run("document.title")
-    assert browser.run("document.querySelectorAll('svg').length") > 0
-    assert browser.errors == []
-
-
-@needs_browser
-def test_in_a_browser_pages_of_the_folder_cannot_read_the_server(served, results, browser):
-    script = """<script>
-      const found = [];
-      const tries = [fetch('/').then(() => 'fetched', () => 'refused')];
-      try { localStorage.length; found.push('stored'); } catch { found.push('refused'); }
-      found.push(origin === 'null' ? 'refused' : 'origin');
-      Promise.all(tries).then(all => { document.title = [...found, ...all].join(' '); });
-    </script>"""
-    (results / "curious.html").write_text(f"<!DOCTYPE html><title>-</title>{script}", encoding="utf-8")
-    browser.open(f"{served.address}files/curious.html")
-    browser.until("document.title !== '-'")
-    assert browser.run("document.title") == "refused refused refused"
-
-
-@needs_browser
-def test_in_a_browser_a_viewer_loads_the_volumes_beside_it(served, results, browser):
-    nibabel = pytest.importorskip("nibabel")
-    from lightning_pocket.reports.viewer import ViewedCase, add_viewer
-
-    image = np.arange(8 * 9 * 10, dtype=np.int16).reshape(8, 9, 10)
-    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), results / "image.nii.gz")
-    page = Page("Volumes")
-    case = ViewedCase("one", results / "image.nii.gz", None, None, ["background"], "")
-    add_viewer(page, [case], results / "volumes.html", inline_bytes=0)
-    page.write(results / "volumes.html")
-    browser.open(f"{served.address}files/volumes.html")
-    browser.run("document.querySelector('.viewer-open').click()")
-    browser.until("document.querySelector('.viewer-open').hidden")
-    assert browser.run("document.querySelector('.viewer-place').textContent").startswith("At the cross: intensity")

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import sweep_stand_in
 import yaml
+from command_server import CommandServer
 from sweep_stand_in import GRID
 
 pytest.importorskip(
@@ -90,29 +91,13 @@ def note_of(study, trial=None):
     return get_note_from_system_attrs(study.storage.get_study_system_attrs(0), trial)
 
 
-class Server:
-    """The command, in a process of its own."""
+class Server(CommandServer):
+    """`pocket sweep dashboard` of the study in this folder."""
 
     def __init__(self, *options, environment=None):
-        command = [sys.executable, "-m", "lightning_pocket", "sweep", "dashboard", "study", *options]
-        root = str(Path(dashboard.__file__).parents[2])
-        environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **(environment or {})}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        self.said = ""
-        while "Ctrl-C" not in self.said:
-            line = self.process.stdout.readline().decode()
-            assert line, self.said
-            self.said += line
+        super().__init__("sweep", "dashboard", "study", *options, environment=environment)
         self.address = re.search(r"http://\S+", self.said)[0]
         self.root = self.address.partition("/dashboard")[0]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
 
     def get(self, path):
         with urllib.request.urlopen(self.root + path, timeout=10) as answer:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lightning_pocket.errors import PocketError
-
 from . import svg
 from .axes import Axis
 from .emphasis import Label, faint_ring, labels
+from .fronts import undominated
 from .svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 
@@ -55,15 +54,7 @@ def front(pairs: Sequence[Pair], aim: Aim) -> list[Pair]:
         pairs: Results.
         aim: Which way is better.
     """
-    best_y = float("-inf")
-    found: list[Pair] = []
-    ranked = sorted(pairs, key=aim.scores, reverse=True)  # by x from the good end, of the same x the best y first
-    for pair in ranked:
-        _, y = aim.scores(pair)
-        is_equal = bool(found) and aim.scores(found[-1]) == aim.scores(pair)
-        if y > best_y or is_equal:
-            found.append(pair)
-            best_y = y
+    found = [pairs[index] for index in undominated([aim.scores(pair) for pair in pairs])]
     return sorted(found, key=lambda pair: pair.x)
 
 
@@ -85,8 +76,7 @@ def front_chart(pairs: Sequence[Pair], x_axis: Axis, y_axis: Axis, aim: Aim, tit
     Raises:
         PocketError: If there is no result.
     """
-    if not pairs:
-        raise PocketError(f"chart {title!r}: there is no result to draw.")
+    svg.need(pairs, title)
     legend, top = svg.legend(["front", "others"], _sample)
     floor = HEIGHT + top - BOTTOM
     along = x_axis.place([pair.x for pair in pairs], LEFT + 8, WIDTH - RIGHT)

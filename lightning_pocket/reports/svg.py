@@ -11,9 +11,11 @@ of a line are the values of its corners. Without the script they mean nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from html import escape
+
+from lightning_pocket.errors import PocketError
 
 WIDTH, HEIGHT = 440, 300
 FONT_SIZE = 14
@@ -232,3 +234,17 @@ def document(title: str, description: str, height: float, body: str) -> str:
         f'font-size="{FONT_SIZE}"><title>{escape(title)}</title>'
         f"<desc>{escape(description)}</desc>{body}</svg>"
     )
+
+
+def need(results: Sized, title: str) -> None:
+    """Refuse to draw nothing.
+
+    Args:
+        results: What is to be drawn.
+        title: Title of the chart.
+
+    Raises:
+        PocketError: If there is no result.
+    """
+    if not results:
+        raise PocketError(f"chart {title!r}: there is no result to draw.")

@@ -55,8 +55,7 @@ def history_chart(
     Raises:
         PocketError: If there is no result.
     """
-    if not values:
-        raise PocketError(f"chart {title!r}: there is no result to draw.")
+    svg.need(values, title)
     states = [state for state in _STATES if state in others.values()]
     marks = [0, -1, *(_STATES[state] for state in states)]
     legend, top = svg.legend(["trial", "best so far", *states], lambda index, x, y: _sample(marks[index], x, y))
@@ -148,8 +147,7 @@ def slice_chart(tries: Sequence[Try], x_axis: Axis, y_axis: Axis, good: str, tit
     Raises:
         PocketError: If there is no result.
     """
-    if not tries:
-        raise PocketError(f"chart {title!r}: there is no result to draw.")
+    svg.need(tries, title)
     legend, top = svg.legend([good, "others"], lambda index, x, y: _sample(0 if index == 0 else -2, x, y))
     along = x_axis.place([entry.place for entry in tries], LEFT + 8, WIDTH - RIGHT)
     floor = HEIGHT + top - 50

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lightning_pocket.reports.fronts import undominated
+
 from .definition import Sweep
 from .leases import describe
 from .measures import Measured, from_plain
@@ -171,16 +173,8 @@ def best(sweep: Sweep, done: Sequence[Outcome]) -> list[Outcome]:
     """
     known = [outcome for outcome in done if outcome.values is not None and outcome.same_as is None]
     signs = [1.0 if objective.direction == "maximize" else -1.0 for objective in sweep.objectives]
-    scores = {o.slot: [s * v for s, v in zip(signs, o.values or [], strict=True)] for o in known}
-
-    def is_dominated(outcome: Outcome) -> bool:
-        own = scores[outcome.slot]
-        return any(
-            other != own and all(theirs >= ours for theirs, ours in zip(other, own, strict=True))
-            for other in scores.values()
-        )
-
-    front = [outcome for outcome in known if not is_dominated(outcome)]
+    scores = [[s * v for s, v in zip(signs, o.values or [], strict=True)] for o in known]
+    front = [known[index] for index in undominated(scores)]
     return front[:1] if len(sweep.objectives) == 1 else front
 
 
