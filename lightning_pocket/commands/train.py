@@ -63,7 +63,8 @@ def train(arguments: list[str]) -> None:
         PocketError: If the user must mend something.
     """
     _silence()
-    PocketCLI(
+    cli = _for_command(arguments[0])
+    cli(
         BaseTask,
         LightningDataModule,
         subclass_mode_model=True,
@@ -73,8 +74,7 @@ def train(arguments: list[str]) -> None:
         auto_configure_optimizers=False,
         parser_class=TrainingParser,
         parser_kwargs={
-            name: {"default_config_files": [str(configs_folder() / "defaults.yaml")]}
-            for name in PocketCLI.subcommands()
+            name: {"default_config_files": [str(configs_folder() / "defaults.yaml")]} for name in cli.subcommands()
         },
         args=_with_configs(arguments),
     )
@@ -95,12 +95,6 @@ class PocketCLI(LightningCLI):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with contextlib.ExitStack() as self._held:  # everything happens in here, the training too
             super().__init__(*args, **kwargs)
-
-    @staticmethod
-    @override
-    def subcommands() -> dict[str, set[str]]:
-        everything = LightningCLI.subcommands()
-        return {name: everything[name] for name in ("fit", "validate", "test")}
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -145,7 +139,8 @@ class PocketCLI(LightningCLI):
             if options.start_from is not None and options.ckpt_path is not None:
                 raise PocketError("--start_from and --ckpt_path both name first weights. Give one of them.")
             self._held.enter_context(self.run.locked())
-            self.run.begin(self._settings(), fresh=bool(options.fresh))
+            self.settings = self._settings()
+            self.run.begin(self.settings, fresh=bool(options.fresh))
         options.ckpt_path = self.run.checkpoint(self.subcommand, options.ckpt_path)
 
     @override
@@ -167,7 +162,7 @@ class PocketCLI(LightningCLI):
         _check_optimizer(self.model, self.trainer)
         self.run.check_data(record)
         self._start_from(self.config[self.subcommand])  # before --fresh deletes anything
-        self.run.start(self._settings())
+        self.run.start(self.settings)
         network = self.model.network
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
@@ -260,6 +255,18 @@ class PocketCLI(LightningCLI):
         for key in ("config", "ckpt_path", "weights_only", "fresh"):
             settings.pop(key, None)
         return settings
+
+
+def _for_command(command: str) -> type[PocketCLI]:
+    """Return the CLI that knows this command alone: making the parsers of the others takes longer than using one."""
+
+    class OneCommand(PocketCLI):
+        @staticmethod
+        @override
+        def subcommands() -> dict[str, set[str]]:
+            return {command: LightningCLI.subcommands()[command]}
+
+    return OneCommand
 
 
 def _drop_version(bar: ProgressBar | None) -> None:
