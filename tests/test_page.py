@@ -4,10 +4,10 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from page_reader import parse
 from PIL import Image
 
 from lightning_pocket.cli import main
@@ -18,41 +18,7 @@ from lightning_pocket.reports.page import Page
 from lightning_pocket.reports.pictures import write_png
 from lightning_pocket.reports.svg import Scale, log_ticks, marker, nice_ticks, number
 
-VOID = {"meta", "img", "br"}
 HOSTILE = "<script>alert('x')</script>"
-
-
-class Balanced(HTMLParser):
-    """Checks that every tag is closed in order, and keeps tags with their attributes and texts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open, self.tags, self.texts = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def parse(html):
-    parser = Balanced()
-    parser.feed(html)
-    parser.close()
-    assert parser.open == []
-    return parser
 
 
 def write_run(path, parameters, dice, seconds, **manifest):

@@ -12,7 +12,7 @@ from lightning_pocket.reports.svg_file import write_svg
 from lightning_pocket.reports.table_files import Table
 
 from .figures import Figure, Figures
-from .outcome import show_duration
+from .outcome import show_duration, trained
 from .published_figures import published_figures
 from .read import read_sweep
 from .record import COPY, read_record
@@ -131,16 +131,16 @@ def _given(report: SweepReport, slots: int) -> list[str]:
 
 def _took(report: SweepReport) -> str:
     """Return how long the trials took, and how long the file says that they do."""
-    trained = [o for o in report.outcomes if o.same_as is None and o.seconds and o.state in ("done", "pruned")]
+    known = trained(report.outcomes)
     said = f" The file says: {report.sweep.takes}" if report.sweep.takes else ""
-    if not trained:
+    if not known:
         return f"No trial has been trained yet.{said}"
-    total = sum(outcome.seconds or 0.0 for outcome in trained)
-    began = min(o.trial.datetime_start for o in trained if o.trial.datetime_start)
-    ended = max(o.trial.datetime_complete for o in trained if o.trial.datetime_complete)
-    each = show_duration(total / len(trained))
+    total = sum(outcome.seconds or 0.0 for outcome in known)
+    began = min(o.trial.datetime_start for o in known if o.trial.datetime_start)
+    ended = max(o.trial.datetime_complete for o in known if o.trial.datetime_complete)
+    each = show_duration(total / len(known))
     return (
-        f"{len(trained)} trainings took {show_duration(total)} in all, {each} each, between {began:%Y-%m-%d %H:%M} and "
+        f"{len(known)} trainings took {show_duration(total)} in all, {each} each, between {began:%Y-%m-%d %H:%M} and "
         f"{ended:%Y-%m-%d %H:%M}.{said}"
     )
 
