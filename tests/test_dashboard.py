@@ -80,6 +80,12 @@ def test_every_panel_shows_what_a_run_logs(options, tmp_path):
     assert run.table("test/cases")["data"]
 
 
+def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path, fails):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for output, said in (("file/w.json", "cannot be written"), ("", "is a folder")):
+        assert said in fails(["dashboard", "--dry_run", f"--output={tmp_path / output}"])
+
+
 def test_a_dry_run_needs_neither_login_nor_network(tmp_path, capsys):
     view = written(tmp_path)
     assert (view["entity"], view["project"]) == ("team", "pocket")

@@ -170,6 +170,7 @@ def test_no_secret_and_no_path_of_the_home_is_in_any_file(recorded):
     assert found == [(log, b"home")]
     assert log.read_bytes().count(b"home_of_ann") == 1
     assert trained.artifacts == []
+    assert [attempt.host for attempt in both.runs] == ["", ""]  # nor whose machine it was
 
 
 KILLED = """

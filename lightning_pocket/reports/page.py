@@ -40,6 +40,7 @@ class Page:
         self._parts: list[str] = []
         self._scripts: list[str] = []
         self._entries: list[tuple[int, str]] = []
+        self._has_contents = False
         self._contents_at: int | None = None
         self._level = 2
 
@@ -52,6 +53,8 @@ class Page:
     def section(self, heading: str, kind: str = "") -> None:
         """Begin a section."""
         level = self._level
+        if self._has_contents and self._contents_at is None:
+            self._contents_at = len(self._parts)
         self._entries.append((level, heading))
         name = f' id="section-{len(self._entries)}"' if self._contents_at is not None else ""
         css = _class(kind or ("" if level == 2 else "section"))
@@ -62,9 +65,11 @@ class Page:
         self._parts.append(f"<h{self._level + 1}>{escape(heading)}</h{self._level + 1}>")
 
     def contents(self) -> None:
-        """Add links to the sections that follow, of the highest level that there are several of; once in a page."""
-        if self._contents_at is None:
-            self._contents_at = len(self._parts)
+        """Add links to the sections that follow, of the highest level that there are several of; once in a page.
+
+        They stand before the first of these sections, so below a verdict that comes before it.
+        """
+        self._has_contents = True
 
     def paragraph(self, text: str, kind: str = "") -> None:
         """Add a paragraph.

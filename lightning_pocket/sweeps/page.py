@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_pocket.reports.failures import Failure
 from lightning_pocket.reports.page import Page
+from lightning_pocket.reports.run_parts import add_failures
 from lightning_pocket.reports.svg_file import write_svg
 from lightning_pocket.reports.table_files import Table
 
@@ -45,13 +47,16 @@ def write_page(study: SweepStudy, report: SweepReport) -> list[Path]:
     return [study.folder / PAGE, *files]
 
 
-def add_study(page: Page, study: SweepStudy, report: SweepReport) -> list[Figure]:
+def add_study(
+    page: Page, study: SweepStudy, report: SweepReport, failures: Mapping[str, Failure] | None = None
+) -> list[Figure]:
     """Add the verdict, figures and tables of a study, and how it was made.
 
     Args:
         page: Where they are added.
         study: The study, which has begun.
         report: Its trials.
+        failures: Why trials ended before their time, by their name.
 
     Returns:
         The figures, in their order.
@@ -61,6 +66,8 @@ def add_study(page: Page, study: SweepStudy, report: SweepReport) -> list[Figure
     """
     figures = Figures(report)
     add_verdict(page, study, figures)
+    if failures:
+        add_failures(page, failures)
     drawn: list[Figure] = []
     for heading, shown, notes in _sections(study, figures):
         if not shown and not notes:
