@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_pocket.reports.durations import show_duration
 from lightning_pocket.reports.page import Page
 from lightning_pocket.reports.svg_file import write_svg
 from lightning_pocket.reports.table_files import Table
 
 from .figures import Figure, Figures
-from .outcome import show_duration
 from .published_figures import published_figures
 from .read import read_sweep
 from .record import COPY, read_record
