@@ -25,15 +25,17 @@ import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses
 import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
-from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, PredictionFiles, StartFrom
+from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, PredictionFiles, StartFrom, TerminalProgress
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
 from lightning_pocket.layers.group_sizes import smaller_groups
 from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.reports.failures import record_failure
+from lightning_pocket.reports.run_summary import summarize_test, summarize_training
 from lightning_pocket.reports.tested import forget_test, record_test, state_of
 from lightning_pocket.run_folder import RunFolder, show_differences
+from lightning_pocket.studies.run_settings import NOT_RECORDED
 from lightning_pocket.tasks import BaseTask, start_from
 
 #: What torch says when weights do not fit a network.
@@ -108,6 +110,7 @@ class PocketCLI(LightningCLI):
             default=None,
             help="Checkpoint, or folder of a run, whose weights `fit` begins with where they fit (fine-tuning).",
         )
+        parser.add_class_arguments(TerminalProgress, "progress")
         network = "model.init_args.network.init_args"
         parser.link_arguments("data.in_channels", f"{network}.in_channels", apply_on="instantiate")
         parser.link_arguments("data.num_classes", f"{network}.out_channels", apply_on="instantiate")
@@ -149,10 +152,20 @@ class PocketCLI(LightningCLI):
             super().instantiate_classes()
         except MisconfigurationException as error:
             raise PocketError(f"trainer: {error}") from error
-        _drop_version(self.trainer.progress_bar_callback)
         if self.config[self.subcommand].start_from is not None:  # its checkpoints ask for this callback
             self.started = StartFrom()
             self.trainer.callbacks.insert(0, self.started)  # type: ignore[attr-defined]
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        options = self.config_init[self.subcommand]
+        given = options.trainer.callbacks or []
+        callbacks = given if isinstance(given, list) else [given]
+        chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if options.trainer.enable_progress_bar is not False and not chosen:
+            self._held.callback(options.progress.close)  # however the command ends, the terminal is left as it was
+            kwargs["callbacks"] = [*callbacks, options.progress]
+        return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         """Check what would otherwise fail after hours, then record the config."""
@@ -201,7 +214,8 @@ class PocketCLI(LightningCLI):
             if clear is None:
                 raise
             raise clear from error
-        self.trainer.print(f"finished: {self.run.path}. {self._next_step()}")
+        if self.trainer.is_global_zero:
+            self.trainer.print(f"finished: {self.run.path}\n{summarize_training(self.run.path)}")
 
     def _next_step(self) -> str:
         """Return what can be done with a trained run."""
@@ -234,6 +248,7 @@ class PocketCLI(LightningCLI):
         if self.trainer.is_global_zero:
             seconds = round(time.monotonic() - began, 3)
             record_test(self.run.path, state | self._tested(Path(kwargs["ckpt_path"])) | {"seconds": seconds})
+            self.trainer.print(f"tested: {self.run.path}\n{summarize_test(self.run.path)}")
 
     def _tested(self, checkpoint: Path) -> dict[str, Any]:
         """Return what was tested, and how."""
@@ -252,7 +267,7 @@ class PocketCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         text = parser.dump(self.config[self.subcommand], skip_link_targets=True, skip_unset=False, format="yaml")
         settings: dict[str, Any] = yaml.safe_load(text)
-        for key in ("config", "ckpt_path", "weights_only", "fresh"):
+        for key in ("config", *NOT_RECORDED):
             settings.pop(key, None)
         return settings
 
@@ -267,15 +282,6 @@ def _for_command(command: str) -> type[PocketCLI]:
             return {command: LightningCLI.subcommands()[command]}
 
     return OneCommand
-
-
-def _drop_version(bar: ProgressBar | None) -> None:
-    """Take the number of the logger's version, which our loggers do not have, out of the progress bar."""
-    if bar is not None:
-        metrics = bar.get_metrics
-        bar.get_metrics = lambda *arguments: {  # type: ignore[method-assign]
-            name: value for name, value in metrics(*arguments).items() if name != "v_num"
-        }
 
 
 def _misfit(error: Exception, checkpoint: str | None) -> PocketError | None:

@@ -196,11 +196,3 @@ def remaining_s(study: SweepStudy, at_once: int) -> float | None:
     if not took or count.is_over:
         return None
     return fmean(took) * (count.total - count.ended) / at_once
-
-
-def show_duration(seconds: float) -> str:
-    """Return a duration for people, such as ``2 h 10 min``."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

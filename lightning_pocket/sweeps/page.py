@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_pocket.reports.durations import show_duration
 from lightning_pocket.reports.failures import Failure
 from lightning_pocket.reports.page import Page
 from lightning_pocket.reports.run_parts import add_failures
@@ -14,7 +15,7 @@ from lightning_pocket.reports.svg_file import write_svg
 from lightning_pocket.reports.table_files import Table
 
 from .figures import Figure, Figures
-from .outcome import show_duration, trained
+from .outcome import trained
 from .published_figures import published_figures
 from .read import read_sweep
 from .record import COPY, read_record

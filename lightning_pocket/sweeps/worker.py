@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.reports.durations import show_duration
 from lightning_pocket.reports.job_progress import JobProgress
 from lightning_pocket.studies.jobs import PAUSE_S, RunningJob, free_slot
 
 from .claims import Claims
 from .interrupts import Interrupts
 from .measures import as_plain, measure_trial
-from .outcome import remaining_s, show_duration, tally
+from .outcome import remaining_s, tally
 from .pruning import PruningWatch
 from .report import show_measured
 from .runs import TrialRuns
