@@ -237,3 +237,17 @@ def test_a_confusion_matrix_can_be_heard():
         "<desc>5 of 6 images are classified correctly; well taken for well: 3 of 4; well taken for ill: 1 of 4; ill "
         "taken for ill: 2 of 2.</desc>" in chart
     )
+
+
+def test_a_page_that_can_be_mailed_holds_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = write_reported(tmp_path / "run", scores_of(2, 0), pictures=0)
+    (run / "config.yaml").write_text(f"hub_token: hunter2hunter2\ncache: {tmp_path}/cache\n", encoding="utf-8")
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    manifest["command"] = f"pocket fit --hub_token=hunter2hunter2 --run_dir={tmp_path}/run"
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    html = html_of(tmp_path / "page.html", run)
+    assert "hunter2" not in html
+    assert "hub_token: &#x27;***&#x27;" in html
+    assert "cache: ~/cache" in html
+    assert "pocket fit --hub_token=*** --run_dir=~/run" in html

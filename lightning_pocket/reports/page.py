@@ -10,6 +10,8 @@ from pathlib import Path
 
 from lightning_pocket.storage import write_text
 
+from .redaction import redact
+
 _HERE = Path(__file__).parent
 _STYLE = _HERE / "page.css"
 #: Licence and code of the library that charts are zoomed with: https://d3js.org.
@@ -25,7 +27,8 @@ NOT_KNOWN = "n/a"
 class Page:
     """Collects the parts of a page, in order, and writes them.
 
-    Every text is escaped. The file holds its styles, pictures and scripts itself and loads nothing from a network; it
+    Every text is escaped. Secrets and the names of home folders do not show in commands and texts that are shown as
+    they are. The file holds its styles, pictures and scripts itself and loads nothing from a network; it
     follows the reader's choice of light or dark and prints well. It runs no script unless :meth:`script` or
     :meth:`interactive` was called, and is complete without.
 
@@ -126,11 +129,11 @@ class Page:
 
     def details(self, summary: str, text: str) -> None:
         """Add a text such as a config that is shown as it is, once a reader opens it."""
-        self._parts.append(f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>")
+        self._parts.append(f"<details><summary>{escape(summary)}</summary><pre>{escape(redact(text))}</pre></details>")
 
     def code(self, text: str) -> None:
         """Add a text such as commands that is shown as it is, and copied by a button where the page has scripts."""
-        self._parts.append(f'<pre class="code">{escape(text)}</pre>')
+        self._parts.append(f'<pre class="code">{escape(redact(text))}</pre>')
 
     def markup(self, html: str) -> None:
         """Add elements that a function of this package has made, and in which it has escaped every text.

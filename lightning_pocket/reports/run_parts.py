@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
 
 from .collect import RunResult
 from .comparison import Comparison, Criteria
 from .comparison_tables import origin_rows, result_rows, scores_caption
 from .failures import Failure
 from .page import NOT_KNOWN, Page
+from .redaction import redact
 from .run_charts import class_curve, curve_charts
 from .statistics_tables import explain, metric_name, note_of, statistics_table
 
@@ -103,4 +107,15 @@ def add_origin(page: Page, results: Sequence[RunResult], commands: Sequence[str]
     for result in results:
         config = result.path / "config.yaml"
         if config.is_file():
-            page.details(f"Every setting of {result.name}", config.read_text(encoding="utf-8", errors="replace"))
+            page.details(f"Every setting of {result.name}", _shown(config))
+
+
+def _shown(config: Path) -> str:
+    """Return the settings in a file, without secrets; as it is where it holds none, whatever it holds."""
+    text = config.read_text(encoding="utf-8", errors="replace")
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    redacted = redact(settings)
+    return text if redacted == settings else yaml.safe_dump(redacted, sort_keys=False, allow_unicode=True)
