@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lightning_pocket.errors import PocketError
 
@@ -156,13 +156,25 @@ def with_configs(arguments: Sequence[str], folders: Sequence[str] = ("experiment
     return expanded
 
 
-def _readable(config: Path) -> Path:
+def read_config(path: Path) -> Any:
+    """Return what a config file says.
+
+    Args:
+        path: The file.
+
+    Raises:
+        PocketError: If it is not YAML.
+    """
     import yaml
 
     try:
-        yaml.safe_load(config.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PocketError(f"{config}: is not valid YAML: {' '.join(str(error).split())}") from error
+        raise PocketError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _readable(config: Path) -> Path:
+    read_config(config)
     return config
 
 

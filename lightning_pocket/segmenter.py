@@ -99,6 +99,13 @@ class Segmenter:
         self._chooser = WindowChooser(self._predictor, inference_candidates(self.device, own))
 
     @property
+    def description(self) -> str:
+        """The network's class and size, and how many of them are averaged."""
+        network, several = self._networks[0], len(self._networks)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        return f"{type(network).__name__}, {parameters:,} parameters" + (f", {several} of them" if several > 1 else "")
+
+    @property
     def choice(self) -> Choice | None:
         """How windows are predicted fastest, once it is known."""
         return self._chooser.choice

@@ -146,6 +146,33 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
 
 
 @pytest.fixture
+def wandb_machine(tmp_path, monkeypatch):
+    """A machine that is not logged in to W&B, in a folder of the test's own; its home is in that folder."""
+    wandb = pytest.importorskip("wandb")
+    from wandb_reader import isolate
+
+    isolate(monkeypatch, tmp_path / "home_of_ann")
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()
+    yield tmp_path / "home_of_ann"
+    wandb.teardown()
+
+
+@pytest.fixture
+def wandb_service(wandb_machine, monkeypatch):  # noqa: ARG001 (before the service)
+    """A stand-in for W&B's service, to which the machine is logged in."""
+    import wandb
+    from wandb_stub import KEY, WandbStub
+
+    service = WandbStub()
+    monkeypatch.setenv("WANDB_BASE_URL", service.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    yield service
+    wandb.teardown()
+    service.stop()
+
+
+@pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """Let a program stand for the trainings of a study, in a folder of the test's own."""
     import sweep_stand_in  # needs optuna

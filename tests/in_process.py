@@ -11,6 +11,7 @@ from unittest import mock
 from lightning_pocket.cli import main
 from lightning_pocket.commands import settings_process
 from lightning_pocket.launch import program
+from lightning_pocket.sweeps import resolve_process
 
 
 @contextlib.contextmanager
@@ -20,6 +21,7 @@ def in_this_process() -> Iterator[None]:
         mock.patch("lightning_pocket.studies.jobs.start_tied", _start),
         mock.patch("lightning_pocket.studies.run_settings.subprocess", SimpleNamespace(run=_run)),
         mock.patch("lightning_pocket.studies.table_runs.run_tied", _status),
+        mock.patch("lightning_pocket.sweeps.resolve.subprocess", SimpleNamespace(run=_run)),
     ):
         yield
 
@@ -37,9 +39,10 @@ def _run(command: Sequence[str], **how: Any) -> SimpleNamespace:
     """Stand for ``subprocess.run`` with captured output."""
     printed, errors = io.StringIO(), io.StringIO()
     with _redirected(printed, errors):
-        if command[-1] == settings_process.__name__:
+        answering = [module for module in (settings_process, resolve_process) if command[-1] == module.__name__]
+        if answering:
             with mock.patch("sys.stdin", io.StringIO(how["input"])):
-                settings_process.main()
+                answering[0].main()
             status = 0
         else:
             assert list(command[: len(program())]) == program()

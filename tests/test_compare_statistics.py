@@ -89,8 +89,8 @@ def test_the_verdict_and_the_constant_metric_are_printed_without_warnings(tested
     main(["compare", *tested])
     output = capsys.readouterr()
     assert re.search(
-        r"pocket is no worse than full within 0\.01 Dice \(95% interval of the difference -?0\.00\d\d to 0\.00\d\d; "
-        r"p [\d.]+ after Holm\)\.",
+        r"pocket is no worse than full within 0\.01 Dice \(95 % interval of the difference -?0\.00\d\d to 0\.00\d\d; "
+        r"p [\d.]+ of a difference, after Holm\)\.",
         output.out,
     )
     assert "tiny is worse than full by 0.01 Dice or more" in output.out
@@ -233,7 +233,7 @@ def test_classifications_are_compared_by_auc_and_accuracy(tmp_path, capsys, monk
     output = capsys.readouterr().out
     assert (
         "No verdict on whether pocket is no worse than full within 0.01 AUC: 4 images of a class or of the others, a "
-        "verdict takes 10 (95% interval" in output
+        "verdict takes 10 (95 % interval" in output
     )
     assert "With 8 test cases, small differences in AUC may be chance." in output
     assert table["pocket", "auc"]["note"].startswith("an interval only, no test; no verdict: 4 images")
@@ -246,7 +246,7 @@ def test_classifications_are_compared_by_auc_and_accuracy(tmp_path, capsys, monk
 def test_the_page_holds_statistics_and_verdict(tmp_path, tested):
     main(["compare", *tested, f"--output={tmp_path / 'page.html'}", "--margin_mm=0.3"])
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "pocket is no worse than full within 0.01 Dice (95% interval of the difference" in html
+    assert "pocket is no worse than full within 0.01 Dice (95 % interval of the difference" in html
     assert html.index("<h2>Statistics</h2>") > html.index("<h2>Results</h2>")
     assert "10,000 resamples, seed 0" in html
     note = "both score the same in every case; no verdict: the interval has no width."
@@ -307,7 +307,7 @@ def test_too_little_evidence_gives_no_verdict(tmp_path, capsys, differences, exp
     ]
     main(["compare", *runs, f"--table={tmp_path / 'table.csv'}"])
     output = capsys.readouterr().out
-    verdict = f"No verdict on whether pocket is no worse than full within 0.01 Dice: {expected} (95% interval"
+    verdict = f"No verdict on whether pocket is no worse than full within 0.01 Dice: {expected} (95 % interval"
     assert (verdict in output) is bool(expected)
     assert ("\npocket is no worse than full within" in output) is not bool(expected)
     assert ("no verdict (0.01)" in output) is bool(expected)

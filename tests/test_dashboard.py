@@ -5,40 +5,22 @@ import subprocess
 import sys
 
 import pytest
-from wandb_reader import OfflineRun, isolate
-from wandb_stub import WandbStub
+from wandb_reader import OfflineRun
+from wandb_stub import KEY
 
 from lightning_pocket.cli import main
 
 pytest.importorskip("wandb_workspaces")
 wandb = pytest.importorskip("wandb")
 
+pytestmark = pytest.mark.usefixtures("wandb_machine")
+
 SECTIONS = [
     *["Accuracy against size", "Full and pocket", "Folds and seeds", "Sweeps", "Learning curves", "Memory and time"],
     "Cases",
 ]
-KEY = "0123456789abcdef0123456789abcdef01234567"
 #: Where panels name what runs log.
 FIELDS = {"metrics", "xAxis", "yAxis", "accessor", "targetKey", "mediaKeys", "tableName", "groupBy"}
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch):
-    isolate(monkeypatch, tmp_path / "home")
-    monkeypatch.chdir(tmp_path)
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    service = WandbStub()
-    monkeypatch.setenv("WANDB_BASE_URL", service.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    wandb.teardown()
-    yield service
-    service.stop()
 
 
 def written(tmp_path, *options):
@@ -98,6 +80,12 @@ def test_every_panel_shows_what_a_run_logs(options, tmp_path):
     assert run.table("test/cases")["data"]
 
 
+def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path, fails):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for output, said in (("file/w.json", "cannot be written"), ("", "is a folder")):
+        assert said in fails(["dashboard", "--dry_run", f"--output={tmp_path / output}"])
+
+
 def test_a_dry_run_needs_neither_login_nor_network(tmp_path, capsys):
     view = written(tmp_path)
     assert (view["entity"], view["project"]) == ("team", "pocket")
@@ -121,14 +109,14 @@ def test_what_is_shown_follows_score_and_device(tmp_path):
     assert "rss" not in text
 
 
-def test_a_workspace_and_a_report_are_saved(stub, capsys):
+def test_a_workspace_and_a_report_are_saved(wandb_service, capsys):
     main(["dashboard", "--project=team/pocket"])
     printed = capsys.readouterr()
-    (made,) = stub.asked("UpsertView2")
+    (made,) = wandb_service.asked("UpsertView2")
     assert (made["entityName"], made["projectName"], made["type"]) == ("team", "pocket", "project-view")
     spec = json.loads(made["spec"])
     assert [s["name"] for s in spec["section"]["panelBankConfig"]["sections"]] == SECTIONS
-    (report,) = stub.asked("upsertView")
+    (report,) = wandb_service.asked("upsertView")
     content = json.loads(report["spec"])
     heads = [block["children"][0]["text"] for block in content["blocks"] if block["type"] == "heading"]
     assert heads == SECTIONS
@@ -139,36 +127,36 @@ def test_a_workspace_and_a_report_are_saved(stub, capsys):
         cells = [(p["x"] + i, p["y"] + j) for p in places for i in range(p["w"]) for j in range(p["h"])]
         assert len(cells) == len(set(cells))
     workspace, hint, link = printed.out.splitlines()
-    assert workspace.startswith(f"workspace: {stub.url}/team/pocket?nw=")
-    assert link.startswith(f"report: {stub.url}/team/pocket/reports/")
+    assert workspace.startswith(f"workspace: {wandb_service.url}/team/pocket?nw=")
+    assert link.startswith(f"report: {wandb_service.url}/team/pocket/reports/")
     assert printed.err == ""
-    assert not any(KEY in text for text in stub.sent)
+    assert not any(KEY in text for text in wandb_service.sent)
 
-    stub.queries.clear()
+    wandb_service.queries.clear()
     view = workspace.partition(": ")[2]
     main(["dashboard", "--project=team/pocket", f"--view={view}", "--score=accuracy", "--report=false"])
     assert view in hint
-    (changed,) = stub.asked("UpsertView2")
+    (changed,) = wandb_service.asked("UpsertView2")
     assert changed["id"] == "Vmlldzox"
     assert changed["name"] == made["name"]
     assert "test/accuracy" in changed["spec"]
     assert "test/dice" not in changed["spec"]
-    assert stub.asked("upsertView") == []
+    assert wandb_service.asked("upsertView") == []
 
 
-def test_the_entity_is_that_of_the_account_where_none_is_named(stub, capsys, monkeypatch):
+def test_the_entity_is_that_of_the_account_where_none_is_named(wandb_service, capsys, monkeypatch):
     main(["dashboard", "--report=false"])
-    assert f"{stub.url}/team/lightning-pocket?nw=" in capsys.readouterr().out
+    assert f"{wandb_service.url}/team/lightning-pocket?nw=" in capsys.readouterr().out
     monkeypatch.setenv("WANDB_ENTITY", "others")
     main(["dashboard", "--report=false"])
-    assert f"{stub.url}/others/lightning-pocket?nw=" in capsys.readouterr().out
+    assert f"{wandb_service.url}/others/lightning-pocket?nw=" in capsys.readouterr().out
 
 
-def test_what_cannot_be_saved_is_one_clear_error(stub, fails, monkeypatch):
-    stub.refuse = "permission denied"
+def test_what_cannot_be_saved_is_one_clear_error(wandb_service, fails, monkeypatch):
+    wandb_service.refuse = "permission denied"
     assert "permission denied. Check --project" in fails(["dashboard", "--project=team/pocket"])
     assert "expected ENTITY/NAME or NAME" in fails(["dashboard", "--project=a/b/c"])
-    stub.stop()
+    wandb_service.stop()
     wandb.teardown()
     assert "take --dry_run" in fails(["dashboard", "--project=team/pocket", "--timeout_s=1"])
     monkeypatch.delenv("WANDB_API_KEY")

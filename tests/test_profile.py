@@ -8,7 +8,7 @@ import json
 
 import pytest
 import torch
-from test_page import parse
+from page_reader import parse
 
 from lightning_pocket.cli import main
 from lightning_pocket.costs import run

@@ -152,7 +152,7 @@ def test_each_stage_has_its_own_peak(tmp_path, monkeypatch, train):
         return step
 
     monkeypatch.setattr(peak_memory, "_reset", lambda _: setattr(device, "peak", 1.0))
-    monkeypatch.setattr(peak_memory, "_read", lambda _: {"peak_mib": device.peak})
+    monkeypatch.setattr(peak_memory, "read_peaks", lambda _: {"peak_mib": device.peak})
     validations = [900.0] * 2 + [70.0] * 4 + [50.0, 60.0, 20.0, 10.0]  # two sanity steps come first
     module = Memory(take([*train]), take(validations), take([5.0, 2.0, 8.0, 4.0]))
     assert fit(module, tmp_path, val_check_interval=2) == [
@@ -186,7 +186,7 @@ def test_after_a_reset_the_peak_is_what_the_process_holds():
     fill()
     peak_memory._reset(device)
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    found = peak_memory._read(device)["peak_rss_mib"]
+    found = peak_memory.read_peaks(device)["peak_rss_mib"]
     assert found == pytest.approx(pages * os.sysconf("SC_PAGE_SIZE") / MIB, rel=0.005)
 
 

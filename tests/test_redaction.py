@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_pocket.callbacks.redaction import redact
+from lightning_pocket.reports.redaction import redact
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from pathlib import Path
 
 import optuna
+import page_reader
 import pytest
 import sweep_stand_in
 import yaml
@@ -127,42 +127,8 @@ def test_why_importance_is_left_out_is_said(tmp_path, change, of_trial, reason):
     assert not [figure for figure in figures if figure.name.startswith("importance")]
 
 
-class Reader(HTMLParser):
-    """Keeps tags, texts, and tables as rows of cells; fails where a tag is not closed in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.texts, self.tables = [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data.replace("\u00a0", " ")
-
-
 def read_page(path):
-    reader = Reader()
-    reader.feed(path.read_text(encoding="utf-8"))
-    reader.close()
-    assert reader.open == []
-    return reader
+    return page_reader.parse(path.read_text(encoding="utf-8"))
 
 
 def mixed(claimed):

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import postgresql_server
@@ -16,8 +17,10 @@ from sweep_stand_in import GRID
 from test_sweep_workers import Workers, is_alive
 
 from lightning_pocket import launch
+from lightning_pocket.errors import PocketError
 from lightning_pocket.sweeps.outcome import outcomes
 from lightning_pocket.sweeps.start import open_study
+from lightning_pocket.sweeps.study_storage import open_storage, unreachable_is_one_line
 
 pytestmark = [
     pytest.mark.e2e,
@@ -73,7 +76,7 @@ def test_two_workers_take_every_point_exactly_once(workers, server):
     space = GRID["space"] | {"x": {"type": "categorical", "choices": [0.1, 0.2, 0.3]}}
     content = GRID | {"space": space}
     both = [workers.start(content), workers.start(content)]  # at the same moment, on a database without tables
-    assert [process.wait(60) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
+    assert [process.wait(120) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(6)}
     trained = {outcome.slot: outcome.values for outcome in workers.outcomes()}
     expected = [x + y for x in (0.1, 0.2, 0.3) for y in (0.0, 0.5)]
@@ -92,10 +95,10 @@ def test_a_killed_worker_s_trial_is_retried_and_no_training_knows_the_password(w
     (workers.home / "seconds").write_text("60")
     content = GRID | {"trials": 4}
     killed = workers.start(content)
-    workers.wait_for(lambda: len(workers.log()) == 1, 30)
+    workers.wait_for(lambda: len(workers.log()) == 1)
     training = int(workers.log()[0][1])
     other = workers.start(content)
-    workers.wait_for(lambda: len(workers.log()) == 2, 30)
+    workers.wait_for(lambda: len(workers.log()) == 2)
     secret = server.password.encode()
     assert secret in environment(killed.pid), "a worker needs it"
     assert not [process for _, process in workers.log() if secret in environment(process)]
@@ -104,7 +107,7 @@ def test_a_killed_worker_s_trial_is_retried_and_no_training_knows_the_password(w
     killed.wait()
     workers.wait_for(lambda: not is_alive(training))
     (workers.home / "seconds").unlink()
-    assert other.wait(60) == 0, (workers.home / "output").read_text(encoding="utf-8")
+    assert other.wait(120) == 0, (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(4)}
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(4)}
     found = workers.outcomes()
@@ -133,14 +136,14 @@ def away(server, name):
 def test_trainings_outlive_a_database_that_is_away_for_a_while(workers, server):
     (workers.home / "seconds").write_text("60")
     worker = workers.start(GRID | {"trials": 2}, ["--grace=30"])
-    workers.wait_for(lambda: workers.count("fit") == {"000": 1}, 30)
+    workers.wait_for(lambda: workers.count("fit") == {"000": 1})
     name = os.environ["POCKET_SWEEP_STORAGE"].rpartition("/")[2]
     with away(server, name) as ended:
         assert ended, "the worker was connected"
         (workers.home / "seconds").unlink()
         workers.wait_for(lambda: "does not answer" in text_of(workers))
         workers.wait_for(lambda: workers.count("trained") == {"000": 1})
-    assert worker.wait(60) == 0, text_of(workers)
+    assert worker.wait(120) == 0, text_of(workers)
     assert "answers again" in text_of(workers)
     assert workers.count("trained") == {"000": 1, "001": 1}
     assert [outcome.state for outcome in workers.outcomes()] == ["done"] * 2
@@ -150,13 +153,65 @@ def test_trainings_outlive_a_database_that_is_away_for_a_while(workers, server):
 def test_a_database_that_stays_away_ends_a_worker_with_one_line(workers, server):
     (workers.home / "seconds").write_text("60")
     worker = workers.start(GRID | {"trials": 2}, ["--grace=2"])
-    workers.wait_for(lambda: workers.count("fit") == {"000": 1}, 30)
+    workers.wait_for(lambda: workers.count("fit") == {"000": 1})
     with away(server, os.environ["POCKET_SWEEP_STORAGE"].rpartition("/")[2]):
-        assert worker.wait(60) == 1
+        assert worker.wait(120) == 1
     assert "Traceback" not in text_of(workers)
     (line,) = [line for line in text_of(workers).splitlines() if line.startswith("pocket: error: ")]
     assert "has not answered for 2 s" in line
     assert server.password not in text_of(workers)
+
+
+@contextlib.contextmanager
+def hanging(server, name):
+    """Let the processes of a server that serve a database answer nothing, and keep their connections."""
+    import psycopg
+
+    where = {"host": "127.0.0.1", "port": server.port, "user": postgresql_server.USER, "password": server.password}
+    with psycopg.connect(**where, dbname="postgres", autocommit=True) as connection:
+        asked = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+        processes = [process for (process,) in connection.execute(asked, [name]).fetchall()]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield len(processes)
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_a_database_that_hangs_is_one_line_and_then_another_connection_is_made(workers, server, monkeypatch):
+    monkeypatch.setattr("lightning_pocket.sweeps.database_options.ANSWER_S", 0.5)
+    url = os.environ["POCKET_SWEEP_STORAGE"]
+    storage = open_storage(url, workers.folder, 100)
+    assert storage.get_all_studies() == []
+    with hanging(server, url.rpartition("/")[2]) as stopped:
+        assert stopped, "it was connected"
+        # The connection that is asked first whether it is alive is replaced: the server itself takes new ones.
+        assert storage.get_all_studies() == []
+    engine = storage.engine
+    said = re.escape("does not answer (the server has not answered for 0.5 s)")
+    with pytest.raises(PocketError, match=said), unreachable_is_one_line(), engine.connect() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(30)")
+    assert storage.get_all_studies() == []
+
+
+def test_workers_wait_for_the_one_that_makes_the_tables_but_not_for_ever(workers, monkeypatch):
+    """As long as that takes, even where the server says nothing for longer than a server may be silent."""
+    import psycopg
+
+    monkeypatch.setattr("lightning_pocket.sweeps.database_options.ANSWER_S", 0.5)
+    url = os.environ["POCKET_SWEEP_STORAGE"]
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(7061774)")
+        with monkeypatch.context() as patch:
+            patch.setattr("lightning_pocket.sweeps.study_storage._TABLES_S", 1.0)
+            with pytest.raises(PocketError, match="another worker has been making its tables for 1 s"):
+                open_storage(url, workers.folder, 100)
+        ends = threading.Timer(1.5, lambda: connection.execute("SELECT pg_advisory_unlock(7061774)"))
+        ends.start()
+        assert open_storage(url, workers.folder, 100).get_all_studies() == []
+        ends.join()
 
 
 @pytest.fixture
@@ -195,7 +250,7 @@ def test_the_dashboard_shows_a_study_of_the_database_and_no_password(workers, se
     dashboard = pytest.importorskip("optuna_dashboard")
     from lightning_pocket.sweeps.artifacts import Attachments
 
-    assert workers.start(GRID | {"trials": 1}).wait(60) == 0, (workers.home / "output").read_text(encoding="utf-8")
+    assert workers.start(GRID | {"trials": 1}).wait(120) == 0, (workers.home / "output").read_text(encoding="utf-8")
     picture = workers.folder / "trials/000/test/pictures/case.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"picture")

@@ -164,6 +164,16 @@ def test_a_pruner_sees_each_epoch_once_and_stops_the_run(tmp_path):
     assert PruningWatch(tmp_path, trial).pruned, "whoever takes the trial over knows"
 
 
+def test_a_trial_that_another_worker_has_taken_over_is_neither_reported_nor_pruned(tmp_path):
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.ThresholdPruner(lower=0.3))
+    trial = study.ask()
+    watch = PruningWatch(tmp_path, trial)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    (tmp_path / "reports.jsonl").write_text('{"epoch": 1, "value": 0.1}\n')
+    assert not watch.look()
+    assert not (tmp_path / "stop").exists()
+
+
 def test_pruned_trials_are_neither_tested_nor_run_again():
     space = {"x": {"type": "categorical", "choices": [0.1, 0.9]}}
     pruner = {"name": "threshold", "metric": "val/dice", "options": {"lower": 0.5}}
@@ -174,6 +184,22 @@ def test_pruned_trials_are_neither_tested_nor_run_again():
     assert low.trial.intermediate_values == {1: 0.1}
     assert not Path("runs/study/trials/000/test").exists()
     assert len(trained()) == 2
+
+
+def test_a_verdict_that_a_killed_worker_could_not_tell_is_told_by_the_next(stand_in, capsys):
+    """The run is trained to its end and tested; yet the pruner has decided."""
+    pruner = {"name": "threshold", "metric": "val/dice", "options": {"lower": 0.0}}
+    main(["sweep", write(GRID | {"pruner": pruner}), "--trials=1"])
+    (done,) = found()
+    assert done.state == "done"
+    Path("runs/study/study.journal").unlink()  # as it was before anybody was told
+    write_text(stand_in / "runs/study/pruning/000/stop", "pruned after epoch 1\n")
+    main(["sweep", write(GRID | {"pruner": pruner}), "--trials=1"])
+    (pruned,) = found()
+    assert pruned.state == "pruned"
+    assert pruned.trial.intermediate_values == done.trial.intermediate_values == {1: 0.1}
+    assert len(trained()) == 1
+    assert "trial 0: pruned" in capsys.readouterr().out
 
 
 def test_costs_come_from_the_profile_of_the_run():

@@ -34,6 +34,8 @@ def test_passwords_are_never_shown(url, shown):
 def test_a_storage_that_cannot_be_used_is_one_line_without_the_password(fails, monkeypatch):
     assert "SQLite may give one trial to several workers" in fails(["sweep", write(GRID), "--storage=sqlite:///a.db"])
     assert "expected a URL" in fails(["sweep", write(GRID), "--storage=nonsense"])
+    said = fails(["sweep", write(GRID), "--storage=me:secret@host/db"])
+    assert "--storage ***@host/db: expected a URL" in said
 
     def refuse(url, *_, **__):
         raise RuntimeError(f"connection to {url} failed: the password 'secret' is wrong\nmore")

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sweep_stand_in
 import yaml
 from sweep_stand_in import GRID
 
 from lightning_pocket.locks import FileLock
+from lightning_pocket.reports.job_progress import JobProgress
+from lightning_pocket.studies.jobs import RunningJob
 from lightning_pocket.sweeps.claims import Claims
 from lightning_pocket.sweeps.interrupts import Interrupts
 from lightning_pocket.sweeps.leases import Leases
@@ -26,6 +29,8 @@ from lightning_pocket.sweeps.samplers import Pruner
 from lightning_pocket.sweeps.start import open_study
 from lightning_pocket.sweeps.study import MOST_LOST, SweepStudy
 from lightning_pocket.sweeps.study_storage import JOURNAL, open_storage
+from lightning_pocket.sweeps.twins import find_twin
+from lightning_pocket.sweeps.worker import Worker
 
 STAND_IN = Path(__file__).with_name("sweep_stand_in.py")
 
@@ -60,7 +65,7 @@ class Workers:
     def count(self, event):
         return Counter(what.split("/")[-1] for what, _ in self.log() if what.startswith(event))
 
-    def wait_for(self, condition, seconds=15.0):
+    def wait_for(self, condition, seconds=60.0):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, (self.home / "output").read_text(encoding="utf-8")
@@ -90,7 +95,7 @@ def is_alive(process):
 def test_two_workers_take_every_point_exactly_once(workers):
     (workers.home / "seconds").write_text("0.2")
     both = [workers.start(options=["--jobs=2"]), workers.start()]
-    assert [process.wait(30) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
+    assert [process.wait(120) for process in both] == [0, 0], (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
     trained = {outcome.slot: outcome.values for outcome in workers.outcomes()}
     expected = [x + y for x in (0.1, 0.2, 0.3, 0.4) for y in (0.0, 0.5)]
@@ -111,7 +116,7 @@ def test_a_killed_worker_s_trial_is_retried_and_its_training_does_not_run_on(wor
     killed.wait()
     workers.wait_for(lambda: not is_alive(training))
     (workers.home / "seconds").unlink()
-    assert other.wait(30) == 0, (workers.home / "output").read_text(encoding="utf-8")
+    assert other.wait(120) == 0, (workers.home / "output").read_text(encoding="utf-8")
     assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(8)}
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
     outcomes = workers.outcomes()
@@ -125,10 +130,10 @@ def test_an_interrupted_study_goes_on_where_it_stopped(workers):
     first = workers.start(options=["--jobs=2"])
     workers.wait_for(lambda: len(workers.log()) == 2)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(15) == 130
+    assert first.wait(120) == 130
     assert [outcome.state for outcome in workers.outcomes()] == ["waiting"] * 8
     (workers.home / "seconds").unlink()
-    assert workers.start().wait(30) == 0
+    assert workers.start().wait(120) == 0
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
 
 
@@ -172,7 +177,7 @@ def test_points_that_two_processes_let_wait_are_run_once(workers):
     for slot in (0, 3):
         study.study.enqueue_trial(dict(study.points[slot]), user_attrs={"slot": slot})
     (workers.home / "seconds").unlink()
-    assert first.wait(30) == 0
+    assert first.wait(120) == 0
     assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
     assert [outcome.state for outcome in workers.outcomes()] == ["done"] * 8
     assert [trial.user_attrs.get("ended") for trial in study.trials()] == [None] * 8 + ["double"] * 2
@@ -205,7 +210,7 @@ def test_only_one_process_at_a_time_makes_a_study(workers):
     time.sleep(3)
     assert not workers.log(), "it waits"
     lock.release()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
 
 
 def text_of(workers):
@@ -219,11 +224,11 @@ def test_the_trial_of_a_silent_worker_that_lives_is_neither_lost_nor_trained_twi
     workers.wait_for(lambda: len(workers.log()) == 1)
     silent.send_signal(signal.SIGSTOP)
     other = workers.start(content, options)
-    workers.wait_for(lambda: "still trains in its folder" in text_of(workers), 25)
+    workers.wait_for(lambda: "still trains in its folder" in text_of(workers))
     (workers.home / "seconds").unlink()
-    assert other.wait(25) == 0, text_of(workers)
+    assert other.wait(120) == 0, text_of(workers)
     silent.send_signal(signal.SIGCONT)
-    assert silent.wait(25) == 0, text_of(workers)
+    assert silent.wait(120) == 0, text_of(workers)
     assert text_of(workers).count(" pocket test ") == 1
     assert workers.count("fit") == workers.count("trained") == {"000": 1}
     assert [outcome.state for outcome in workers.outcomes()] == ["done"]
@@ -240,9 +245,43 @@ def test_a_worker_goes_on_with_others_while_it_waits_for_a_trial_that_is_the_sam
     both.append(workers.start(content))
     workers.wait_for(lambda: workers.count("fit") == {"000": 1, "002": 1})
     (workers.home / "seconds").unlink()
-    assert [process.wait(30) for process in both] == [0, 0], text_of(workers)
+    assert [process.wait(120) for process in both] == [0, 0], text_of(workers)
     assert workers.count("trained") == {"000": 1, "002": 1}
     assert [outcome.same_as for outcome in workers.outcomes()] == [None, 0, None, 2]
+
+
+def test_two_workers_that_look_at_the_same_moment_train_one_of_two_that_are_the_same(stand_in, monkeypatch):
+    """The second trial looks for its like just before the first one says what it comes to, and begins just after."""
+    (stand_in / "seconds").write_text("60")
+    same = {"type": "categorical", "choices": [1, 2]}
+    file = stand_in / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID | {"space": {"x": {"type": "categorical", "choices": [0.1]}, "z": same}}))
+    sweep, workers = read_sweep(file), []
+    for _ in range(2):
+        made = SweepStudy(sweep, "study", stand_in, open_storage(None, stand_in, 100), 100)
+        made.begin({}, sweep_stand_in.SETTINGS, ["same", "same"])
+        progress = JobProgress([], None)
+        workers.append(Worker(made, (), [{}], progress, lambda _: ("same", "")))
+    first, second = workers
+    first._take_next()
+    looks, look = [], find_twin
+
+    def look_and_be_overtaken(*arguments):
+        result = look(*arguments)
+        looks.append(result)
+        if len(looks) == 1:
+            first._look_after(first._works[0])
+        return result
+
+    monkeypatch.setattr("lightning_pocket.sweeps.worker.find_twin", look_and_be_overtaken)
+    second._take_next()
+    try:
+        second._look_after(second._works[0])
+        begun = [work.claimed.slot for worker in workers for work in worker._works if work.running]
+    finally:
+        RunningJob.stop([work.running for worker in workers for work in worker._works if work.running])
+    assert looks[0] is None
+    assert begun == [0]
 
 
 @pytest.fixture

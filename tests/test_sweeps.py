@@ -3,12 +3,14 @@
 import csv
 import itertools
 import shlex
+import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
 import pytest
 import sweep_stand_in
+import yaml
 from optuna.trial import TrialState
 from sweep_stand_in import GRID
 from sweep_studies import TWO, found, trained, write
@@ -71,6 +73,30 @@ def test_values_become_configs_and_options():
     assert space.show(point) == "network=both, preset=pocket, strides=thin, decay=0.001"
 
 
+def test_what_is_checked_of_a_range_can_be_drawn():
+    """Nothing above the last step, which pocket fit may refuse with reason."""
+    space = read_space(
+        {
+            "base": {"type": "int", "low": 8, "high": 30, "step": 8},
+            "rate": {"type": "float", "low": 0.1, "high": 1, "step": 0.4},
+        },
+        "file",
+    )
+    drawn = [(point["base"], point["rate"]) for point in space.samples()]
+    assert {base for base, _ in drawn} == {8, 24}
+    assert {rate for _, rate in drawn} == {0.1, 0.9}
+    assert {point["base"] for point in space.points()} == {8, 16, 24}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna warns of a range that its step does not divide
+        assert space.suggest(optuna.create_study().ask())["base"] in (8, 16, 24)
+
+
+def test_text_stays_text_and_numbers_that_yaml_misses_are_numbers():
+    read = yaml.safe_load("{type: categorical, choices: ['32', 16-mixed, 1e-3, 1e-4]}")
+    (values,) = [entry.values() for entry in read_space({"trainer.precision": read}, "file").parameters.values()]
+    assert values == ["32", "16-mixed", 0.001, 0.0001]
+
+
 def test_short_names_tell_parameters_apart():
     keys = ["model.init_args.lr", "data.init_args.lr", "model.widths.base", "other"]
     assert list(short_names(keys, {"other": "mine"}).values()) == ["model.lr", "data.lr", "base", "mine"]
@@ -111,8 +137,18 @@ def test_short_names_tell_parameters_apart():
         ({"sampler": {"name": "random", "seed": -1}, "trials": 3}, "seed is -1, expected a whole number from 0"),
         ({"pruner": "medium"}, "there is no pruner 'medium'. Did you mean median?"),
         ({"pruner": {"name": "median", "metric": "dice"}}, "metric is 'dice', expected one of the validation"),
+        (
+            {"pruner": {"name": "median", "metric": "val/loss"}},
+            "of val/loss less is better, but the objective is to max",
+        ),
+        (
+            {"pruner": "median", "objectives": [{"metric": "val/loss", "direction": "minimize"}]},
+            "median judges both alike: it would end the best trials. Give it such a metric as val/loss",
+        ),
         ({"seeds": []}, "seeds is []"),
         ({"options": {"x": 1}}, "x is in options and in space"),
+        ({"space": {"dice": GRID["space"]["x"]}}, "space: dice: trials.csv has another column of this name"),
+        ({"space": {"seconds": GRID["space"]["x"]}}, "space: seconds: trials.csv has another column of this name"),
         ({"options": {"run_dir": "a"}}, "run_dir is set for each run by the study"),
         ({"options": {"wrong.key": 1}}, "options: wrong.key: unrecognized arguments: --wrong.key"),
         ({"published": [{"point": {"x": 7}, "values": {}}]}, "x is 7, which is none of its values 0.1, 0.2"),
@@ -270,6 +306,21 @@ def test_configs_that_were_edited_are_noticed(fails, monkeypatch):
     main(["sweep", write(GRID), "--trials=1"])
     monkeypatch.setattr(sweep_stand_in, "SETTINGS", sweep_stand_in.SETTINGS | {"trainer": {"max_epochs": 3}})
     assert "trainer.max_epochs: 2 -> 3" in fails(["sweep", write(GRID)])
+
+
+def test_configs_that_only_some_trials_take_are_looked_at_too(fails):
+    for name in ("one", "two", "base"):
+        Path(f"{name}.yaml").write_text("model: {init_args: {rate: 1}}\n", encoding="utf-8")
+    Path("two.yaml").write_text("model: base.yaml\ntrainer: {max_epochs: 2}\n", encoding="utf-8")
+    space = {"x": GRID["space"]["x"], "rate": {"type": "config", "choices": {"a": "one.yaml", "b": ["two.yaml"]}}}
+    main(["sweep", write(GRID | {"space": space}), "--trials=1"])
+    main(["sweep", write(GRID | {"space": space}), "--trials=1"])
+    Path("two.yaml").write_text("model: base.yaml\ntrainer: {max_epochs: 3}\n", encoding="utf-8")
+    assert "config.two.yaml.trainer.max_epochs: 2 -> 3" in fails(["sweep", write(GRID | {"space": space})])
+    Path("two.yaml").write_text("model: base.yaml\ntrainer: {max_epochs: 2}\n", encoding="utf-8")
+    Path("base.yaml").write_text("model: {init_args: {rate: 2}}\n", encoding="utf-8")
+    assert "rate: 1 -> 2" in fails(["sweep", write(GRID | {"space": space})])
+    assert len(trained()) == 1
 
 
 def ends_with_1(arguments, capsys):

@@ -289,6 +289,29 @@ def test_scrolls_and_toggles(case, tmp_path, browser):
 
 
 @needs_browser
+def test_another_run_is_shown_at_the_same_place(case, tmp_path, browser):
+    other = tmp_path / "other.nii.gz"
+    image = nibabel.load(case.image)
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj)[::-1], image.affine), other)
+    names = {"of a run": case.image, "of another": case.image, "another": other}
+    cases = [ViewedCase(**(vars(case) | {"name": name, "image": file})) for name, file in names.items()]
+    open_viewer(browser, written(tmp_path, cases))
+    start = slices_of(browser)
+    press(browser, "ArrowUp")
+    low = "document.querySelector('.viewer-low')"
+    browser.run(f"{low}.value = -7; {low}.dispatchEvent(new Event('change'))")
+    moved = slices_of(browser)
+    assert moved != start
+    for name, place in (("of another", moved), ("another", start)):
+        press(browser, "n", "n")
+        browser.until(f"document.querySelector('.viewer-caption').textContent.startsWith('{name}.')")
+        settle(browser)
+        assert slices_of(browser) == place
+        assert browser.run(f"Number({low}.value) === -7") == (name == "of another")
+    assert errors_of(browser) == []
+
+
+@needs_browser
 def test_shows_every_voxel_at_its_place(case, tmp_path, browser):
     """The block is at the right, at the front, below: so at the left, at the top, at the bottom of the planes."""
     open_viewer(browser, written(tmp_path, [ViewedCase(**(vars(case) | {"prediction": None}))]))

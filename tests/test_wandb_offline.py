@@ -23,20 +23,13 @@ from lightning_pocket.tasks import SegmentationTask
 
 wandb = pytest.importorskip("wandb")
 
+pytestmark = pytest.mark.usefixtures("wandb_machine")
+
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
     "DATABASE_PASSWORD": "correct-horse-battery",
     "STORAGE_URL": "postgresql://ann:tr0ub4dor@db.example.org/sweeps",
 }
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch):
-    isolate(monkeypatch, tmp_path / "home_of_ann")
-    monkeypatch.chdir(tmp_path)
-    wandb.teardown()
-    yield
-    wandb.teardown()
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +170,7 @@ def test_no_secret_and_no_path_of_the_home_is_in_any_file(recorded):
     assert found == [(log, b"home")]
     assert log.read_bytes().count(b"home_of_ann") == 1
     assert trained.artifacts == []
+    assert [attempt.host for attempt in both.runs] == ["", ""]  # nor whose machine it was
 
 
 KILLED = """

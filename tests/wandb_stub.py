@@ -6,6 +6,8 @@ import threading
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+#: Of the account that it knows.
+KEY = "0123456789abcdef0123456789abcdef01234567"
 ENTITY = {"id": "e", "name": "team"}
 
 

@@ -18,6 +18,7 @@ from .start_from import StartFrom
 from .step_time import StepTime
 from .sweep_pruning import SweepPruning
 from .tensorboard_events import TensorBoardEvents
+from .terminal_progress import TerminalProgress
 from .wandb_run import WandbRun
 from .weight_average import WeightAverage
 
@@ -40,6 +41,7 @@ __all__ = [
     "StepTime",
     "SweepPruning",
     "TensorBoardEvents",
+    "TerminalProgress",
     "WandbRun",
     "WeightAverage",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,17 @@ class BestCheckpoint(ModelCheckpoint):
             filename="best", monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
         )
         self.epoch: int | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """``best_epoch``, ``best_monitor`` and ``best_score`` of the file; null before there is one."""
+        score = None if self.best_model_score is None or self.epoch is None else float(self.best_model_score)
+        finite = score is not None and math.isfinite(score)
+        return {
+            "best_epoch": self.epoch,
+            "best_monitor": self.monitor,
+            "best_score": score if finite else None,
+        }
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pytorch_lightning import LightningModule
 
-from .redaction import redact
+from lightning_pocket.reports.redaction import redact
+
 from .run_labels import read_labels
 
 #: Number of trainable parameters, beside the figures that callbacks log.

@@ -33,6 +33,7 @@ class PeakMemory(Callback):
 
     def __init__(self) -> None:
         self._peaks: dict[Stage, Peaks] = {}
+        self._latest: Peaks = {}
         self._stage: Stage | None = None
 
     @override
@@ -65,6 +66,17 @@ class PeakMemory(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log("test", pl_module)
 
+    def so_far(self, pl_module: LightningModule) -> Peaks:
+        """Return the peaks so far of the stage that is running, else those of the one before.
+
+        Returns:
+            Peaks in MiB by the last part of their names.
+        """
+        if self._stage is None:
+            return self._latest
+        kept = self._peaks[self._stage]
+        return {name: max(peak, kept.get(name, 0.0)) for name, peak in read_peaks(pl_module.device).items()}
+
     def restart(self, pl_module: LightningModule) -> None:
         """Forget the peak so far of the stage that is running: what came before was no part of it."""
         if self._stage is not None:
@@ -83,13 +95,14 @@ class PeakMemory(Callback):
         if self._stage is None:
             return
         kept = self._peaks[self._stage]
-        for name, peak in _read(pl_module.device).items():
+        for name, peak in read_peaks(pl_module.device).items():
             kept[name] = max(peak, kept.get(name, 0.0))
         self._stage = None
 
     def _log(self, stage: Stage, pl_module: LightningModule) -> None:
         self._pause(pl_module)
-        for name, peak in self._peaks.pop(stage).items():
+        self._latest = self._peaks.pop(stage)
+        for name, peak in self._latest.items():
             pl_module.log(_PREFIX[stage] + name, peak, rank_zero_only=True)
 
 
@@ -104,8 +117,12 @@ def _reset(device: torch.device) -> None:
         return
 
 
-def _read(device: torch.device) -> Peaks:
-    """Return the peaks since the last reset in MiB, by the last part of their names."""
+def read_peaks(device: torch.device) -> Peaks:
+    """Return the peaks since the last reset in MiB: ``peak_cuda_mib`` and more on CUDA, else ``peak_rss_mib``.
+
+    Args:
+        device: What computes.
+    """
     if device.type == "cuda":
         return {
             "peak_cuda_mib": torch.cuda.max_memory_allocated(device) / _MIB,

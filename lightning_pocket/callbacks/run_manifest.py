@@ -46,10 +46,10 @@ class RunManifest(Callback):
     """Writes ``manifest.json`` in the run folder: what, with ``config.yaml`` beside it, tells one run from another.
 
     It holds the command, the seed, versions, git commit, hardware, the data's hash and split, the number of parameters,
-    the speed that ``ChooseSpeed`` chose, the epoch of ``best.ckpt`` (counted from 1), when training began and ended
-    (UTC), and ``train_seconds``, the time that training took over all attempts. It is written as training begins,
-    before every epoch, and when training ends or fails; only time after the last of these is missing when a run is
-    killed.
+    the speed that ``ChooseSpeed`` chose, epoch (counted from 1), metric and score of ``best.ckpt``, when training began
+    and ended (UTC), and ``train_seconds``, the time that training took over all attempts. It is written as training
+    begins, before every epoch, and when training ends or fails; only time after the last of these is missing when a run
+    is killed.
     """
 
     def __init__(self) -> None:
@@ -100,8 +100,8 @@ class RunManifest(Callback):
         }
         chosen = [c.record for c in trainer.callbacks if isinstance(c, ChooseSpeed)]  # type: ignore[attr-defined]
         speed = {"speed": chosen[0]} if chosen else {}
-        best = [c.epoch for c in trainer.callbacks if isinstance(c, BestCheckpoint)]  # type: ignore[attr-defined]
-        write_json(_path(trainer), self._content | speed | state | ({"best_epoch": best[0]} if best else {}))
+        best = [c.record for c in trainer.callbacks if isinstance(c, BestCheckpoint)]  # type: ignore[attr-defined]
+        write_json(_path(trainer), self._content | speed | state | (best[0] if best else {}))
 
 
 def versions() -> dict[str, str | None]:

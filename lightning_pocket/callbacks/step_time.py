@@ -10,6 +10,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+#: Steps over which the step time is taken that is shown while training.
+_RECENT = 20
+
 
 class StepTime(Callback):
     """Logs the median and 95th percentile of the step time in ms, and the share of the time that data was awaited.
@@ -73,6 +76,15 @@ class StepTime(Callback):
             self._events.clear()
         for name, value in self.summary().items():
             pl_module.log(name, value, rank_zero_only=True)
+
+    def recent_ms(self) -> float | None:
+        """Return the median of the latest steps in ms, without waiting for a GPU; None before one was measured."""
+        recent = self.step_ms[-_RECENT:]
+        if self._events:  # the last pair may be of a step that has only begun
+            pairs = self._events[:-1]
+            pairs = pairs[max(self.warmup - (self._seen - len(pairs)), len(pairs) - _RECENT, 0) :]
+            recent = [start.elapsed_time(end) for start, end in pairs if end.query()] or recent  # type: ignore[no-untyped-call]
+        return float(np.median(recent)) if recent else None
 
     def summary(self) -> dict[str, float]:
         """Return the figures of the run so far; empty before the first measured step."""

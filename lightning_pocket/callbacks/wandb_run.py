@@ -19,10 +19,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.reports.redaction import redact
 from lightning_pocket.storage import read_json, write_text
 
 from .hyperparameters import PARAMETERS
-from .redaction import redact
 from .run_labels import as_tags, find_place, read_labels
 from .wandb_history import SentHistory, read_metrics, read_sent
 from .wandb_session import Mode, OnFailure, WandbSession

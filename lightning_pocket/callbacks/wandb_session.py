@@ -176,6 +176,7 @@ class WandbSession:
 
         settings: dict[str, Any] = {
             "silent": True,
+            "host": "",
             "init_timeout": self._timeout_s,
             "finish_timeout": self._upload_s,
             "disable_git": True,

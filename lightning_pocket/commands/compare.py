@@ -104,9 +104,10 @@ def _metrics(results: Sequence[RunResult], wanted: Sequence[str]) -> list[str]:
 
 
 def _row(result: RunResult, first: RunResult, metrics: list[str]) -> list[str]:
+    share = f"{result.parameters / first.parameters:.1%}" if first.parameters else ""
     step = "" if result.step_ms is None else f"{result.step_ms:.1f}"
     scores = [_score(result, metric) for metric in metrics]
-    return [result.name, f"{result.parameters:,}", f"{result.parameters / first.parameters:.1%}", step, *scores]
+    return [result.name, f"{result.parameters:,}", share, step, *scores]
 
 
 def _score(result: RunResult, metric: str) -> str:
@@ -114,7 +115,7 @@ def _score(result: RunResult, metric: str) -> str:
     if metric in result.scores:
         if not result.finite(metric):
             return "no finite score"
-        return f"{result.mean(metric):.4f} ± {result.spread(metric):.4f} ({result.median(metric):.4f})"
+        return f"{result.show(metric, '.4f')} ({result.median(metric):.4f})"
     return f"{result.classified.scores[metric]:.4f}" if result.classified else "not tested"
 
 

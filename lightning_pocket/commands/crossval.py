@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,11 +62,13 @@ def crossval(arguments: list[str]) -> None:
 def _run(plan: Plan, jobs: int) -> None:
     from lightning_pocket.reports.fold_summary import print_folds
     from lightning_pocket.reports.job_progress import JobProgress
+    from lightning_pocket.reports.run_summary import summarize_folds
     from lightning_pocket.studies import out_of_fold
     from lightning_pocket.studies.crossval import CASES
     from lightning_pocket.studies.jobs import places
     from lightning_pocket.studies.shared_jobs import SharedJobs
 
+    began = time.monotonic()
     work = [plan.fold(number).name for number in plan.wanted]
     epochs = plan.settings["trainer"].get("max_epochs") or 0
     at_once = places(min(jobs, len(work)), plan.settings)
@@ -77,11 +80,20 @@ def _run(plan: Plan, jobs: int) -> None:
         print()
         print_folds(results.rows, f"{plan.folder}, {plan.checkpoint} checkpoints")
         print(f"written: {plan.folder / CASES}")
+        print(summarize_folds(plan.folder, time.monotonic() - began, _next(plan, len(results.done))))
     for text in results.warnings:
         print(f"warning: {text}", file=sys.stderr)
     if failures:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise PocketError(f"{len(failures)} of {len(plan.wanted)} folds failed. {reasons}")
+
+
+def _next(plan: Plan, done: int) -> list[list[str]]:
+    """Return the commands that go on from here: with the folds that are missing, or with all of them."""
+    if done < len(plan.folds):
+        return [plan.command]
+    maps = list((plan.fold(plan.folds[0]).run.path / "test" / "predictions").glob("*.nii.gz"))  # not those of images
+    return [["report", str(plan.folder)], *([["postprocess", str(plan.folder)]] if maps else [])]
 
 
 def _wanted(only: str | None, folds: tuple[int, ...]) -> tuple[int, ...]:

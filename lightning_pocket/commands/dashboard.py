@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_pocket.dashboard.panels import Device, Metrics, Score, chapters
 from lightning_pocket.errors import PocketError
-from lightning_pocket.storage import write_text
+from lightning_pocket.storage import check_writable, write_text
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -37,12 +37,15 @@ def dashboard(
         timeout_s: Longest wait for an answer of the service, in seconds.
 
     Raises:
-        PocketError: If wandb-workspaces is not installed, or the service cannot be reached or refuses something.
+        PocketError: If wandb-workspaces is not installed, the file cannot be written, or the service cannot be reached
+            or refuses something.
     """
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise PocketError(
             'wandb-workspaces is not installed. Install it with `pip install "lightning-pocket[dashboard]"`.'
         )
+    if output is not None:
+        check_writable("--output", Path(output), "workspace.json")
     entity, name = _parse(project)
     from lightning_pocket.dashboard.workspace import default_entity, make_workspace
 

@@ -31,6 +31,10 @@ def demo(output: str = "demo", cases: int = 25, seed: int = 0) -> None:
     """
     started = time.monotonic()
     folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PocketError(f"--output {output}: cannot be made ({error.strerror}). Name another folder.") from error
     phantoms, cache, plan = folder / "phantoms", folder / "cache", folder / "plan.yaml"
     commands = [
         ["synthesize", str(phantoms), f"--cases={cases}", f"--seed={seed}"],

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from lightning_pocket.data.layouts import Case
 from lightning_pocket.errors import PocketError
+from lightning_pocket.reports.durations import show_duration
 from lightning_pocket.reports.progress import show_windows
+from lightning_pocket.reports.run_summary import Summary, show_memory
 from lightning_pocket.results_folder import ResultsFolder
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.studies.crossval import RECORD, fold_checkpoints
@@ -73,7 +75,7 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
     folder = ResultsFolder(Path(output), _identity(files, segmenter, probabilities), fresh)
     folder.claim(path for case in cases for path in case.images)
     chosen = _Speed(segmenter, folder)
-    failed = 0
+    failed, began = 0, time.monotonic()
     for number, case in enumerate(cases, start=1):
         place = f"{number}/{len(cases)} {case.subject}"
         try:
@@ -84,6 +86,8 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
         else:
             print(f"{place}: {said}", flush=True)
         chosen.record()
+    if failed < len(cases):
+        print(_summary(segmenter, folder.path, checkpoint, images, time.monotonic() - began, len(cases) - failed))
     if failed:
         raise PocketError(f"{failed} of {len(cases)} images could not be segmented; the reasons are above.")
 
@@ -121,6 +125,29 @@ class _Speed:
             self._recorded = True
             print(choice, flush=True)
             self._folder.note("speed", self._where | choice.record)
+
+
+def _summary(segmenter: Any, folder: Path, checkpoint: str, images: list[str], seconds: float, done: int) -> Summary:
+    """Return what was done, and how to score it where the truth lies beside the images."""
+    from lightning_pocket.callbacks.peak_memory import read_peaks
+
+    rows = {
+        "label maps": f"{folder}, {done} image{'' if done == 1 else 's'}",
+        "checkpoint": checkpoint,
+        "network": segmenter.description,
+        "device": f"{segmenter.device}, {segmenter.settings.precision}",
+        "peak memory": show_memory(read_peaks(segmenter.device)),
+        "wall time": show_duration(seconds),
+    }
+    truth = _truth_beside(images)
+    return Summary(rows, [["evaluate", str(folder), str(truth), "--predicted_only"]] if truth else [])
+
+
+def _truth_beside(images: list[str]) -> Path | None:
+    """Return the folder of true label maps of a data set, such as ``labelsTr`` beside ``imagesTr``."""
+    folder = Path(images[0])
+    beside = folder.with_name(folder.name.replace("images", "labels", 1))
+    return beside if len(images) == 1 and beside != folder and folder.is_dir() and beside.is_dir() else None
 
 
 def _checkpoints(path: Path) -> list[Path]:

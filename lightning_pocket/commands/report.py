@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import check_writable
 
 if TYPE_CHECKING:
     from lightning_pocket.reports.comparison import Criteria
@@ -51,6 +52,7 @@ def report(
     file = _file(list(kinds), output)
     runs = [folder for folder, kind in kinds.items() if kind == "run"]
     others = [folder for folder in kinds if folder not in runs]
+    check_writable("--output", file, _FILE)
     several = len(others) + bool(runs) > 1
     command = _command(paths, output, criteria, volumes)
     page = Page(_title(list(kinds)))
@@ -73,10 +75,7 @@ def report(
 
 
 def _file(folders: Sequence[Path], output: str | None) -> Path:
-    file = Path(output) if output is not None else folders[0] / _FILE if len(folders) == 1 else Path(_FILE)
-    if file.is_dir():
-        raise PocketError(f"--output {file}: is a folder. Name a file, such as {file / _FILE}.")
-    return file
+    return Path(output) if output is not None else folders[0] / _FILE if len(folders) == 1 else Path(_FILE)
 
 
 def _add_runs(page: Page, folders: Sequence[Path], file: Path, criteria: Criteria, volumes: int, command: str) -> None:
@@ -94,7 +93,6 @@ def _add_table(page: Page, folder: Path, command: str) -> None:
 
 def _add_study(page: Page, folder: Path, command: str) -> None:
     from lightning_pocket.reports.failures import failures_of
-    from lightning_pocket.reports.report_runs import add_failures
     from lightning_pocket.reports.report_table import add_run_charts, read_experiments
     from lightning_pocket.sweeps.outcome import outcomes
     from lightning_pocket.sweeps.page import add_study
@@ -104,11 +102,9 @@ def _add_study(page: Page, folder: Path, command: str) -> None:
 
     check_installed()
     study, more = open_study(folder, storage_url(None))
-    runs = read_experiments(folder)
-    failures = {name: failure for run in runs for name, failure in failures_of(run).items()}
-    if failures:
-        add_failures(page, failures)
-    add_study(page, study, SweepReport(study.sweep, outcomes(study), folder, more))
+    runs, failures = read_experiments(folder)
+    failures = {name: failure for run in runs for name, failure in failures_of(run).items()} | failures
+    add_study(page, study, SweepReport(study.sweep, outcomes(study), folder, more), failures)
     add_run_charts(page, runs)
     page.section("This report")
     page.code(command)

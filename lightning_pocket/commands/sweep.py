@@ -215,7 +215,8 @@ def _dashboard(arguments: Sequence[str]) -> None:
 
 def _status(study: SweepStudy, report: SweepReport) -> None:
     """Show all trials, and how long the others will take."""
-    from lightning_pocket.sweeps.outcome import remaining_s, show_duration, tally
+    from lightning_pocket.reports.durations import show_duration
+    from lightning_pocket.sweeps.outcome import remaining_s, tally
 
     _print_tables(report)
     count = tally(study)

@@ -26,15 +26,17 @@ import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses
 import lightning_pocket.networks  # noqa: F401 (configs name classes without their modules)
-from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, PredictionFiles, StartFrom
+from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, PredictionFiles, StartFrom, TerminalProgress
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
 from lightning_pocket.layers.group_sizes import smaller_groups
 from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
 from lightning_pocket.reports.failures import record_failure
+from lightning_pocket.reports.run_summary import summarize_test, summarize_training
 from lightning_pocket.reports.tested import forget_test, record_test, state_of
 from lightning_pocket.run_folder import RunFolder, show_differences
+from lightning_pocket.studies.run_settings import NOT_RECORDED
 from lightning_pocket.tasks import BaseTask, start_from
 
 #: What torch says when weights do not fit a network.
@@ -64,7 +66,8 @@ def train(arguments: list[str]) -> None:
         PocketError: If the user must mend something.
     """
     _silence()
-    PocketCLI(
+    cli = _for_command(arguments[0])
+    cli(
         BaseTask,
         LightningDataModule,
         subclass_mode_model=True,
@@ -74,8 +77,7 @@ def train(arguments: list[str]) -> None:
         auto_configure_optimizers=False,
         parser_class=TrainingParser,
         parser_kwargs={
-            name: {"default_config_files": [str(configs_folder() / "defaults.yaml")]}
-            for name in PocketCLI.subcommands()
+            name: {"default_config_files": [str(configs_folder() / "defaults.yaml")]} for name in cli.subcommands()
         },
         args=_with_configs(arguments),
     )
@@ -97,12 +99,6 @@ class PocketCLI(LightningCLI):
         with contextlib.ExitStack() as self._held:  # everything happens in here, the training too
             super().__init__(*args, **kwargs)
 
-    @staticmethod
-    @override
-    def subcommands() -> dict[str, set[str]]:
-        everything = LightningCLI.subcommands()
-        return {name: everything[name] for name in ("fit", "validate", "test")}
-
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder of the run, one per run.")
@@ -115,6 +111,7 @@ class PocketCLI(LightningCLI):
             default=None,
             help="Checkpoint, or folder of a run, whose weights `fit` begins with where they fit (fine-tuning).",
         )
+        parser.add_class_arguments(TerminalProgress, "progress")
         network = "model.init_args.network.init_args"
         parser.link_arguments("data.in_channels", f"{network}.in_channels", apply_on="instantiate")
         parser.link_arguments("data.num_classes", f"{network}.out_channels", apply_on="instantiate")
@@ -146,7 +143,8 @@ class PocketCLI(LightningCLI):
             if options.start_from is not None and options.ckpt_path is not None:
                 raise PocketError("--start_from and --ckpt_path both name first weights. Give one of them.")
             self._held.enter_context(self.run.locked())
-            self.run.begin(self._settings(), fresh=bool(options.fresh))
+            self.settings = self._settings()
+            self.run.begin(self.settings, fresh=bool(options.fresh))
         options.ckpt_path = self.run.checkpoint(self.subcommand, options.ckpt_path)
 
     @override
@@ -155,10 +153,20 @@ class PocketCLI(LightningCLI):
             super().instantiate_classes()
         except MisconfigurationException as error:
             raise PocketError(f"trainer: {error}") from error
-        _drop_version(self.trainer.progress_bar_callback)
         if self.config[self.subcommand].start_from is not None:  # its checkpoints ask for this callback
             self.started = StartFrom()
             self.trainer.callbacks.insert(0, self.started)  # type: ignore[attr-defined]
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        options = self.config_init[self.subcommand]
+        given = options.trainer.callbacks or []
+        callbacks = given if isinstance(given, list) else [given]
+        chosen = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if options.trainer.enable_progress_bar is not False and not chosen:
+            self._held.callback(options.progress.close)  # however the command ends, the terminal is left as it was
+            kwargs["callbacks"] = [*callbacks, options.progress]
+        return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         """Check what would otherwise fail after hours, then record the config."""
@@ -168,7 +176,7 @@ class PocketCLI(LightningCLI):
         _check_optimizer(self.model, self.trainer)
         self.run.check_data(record)
         self._start_from(self.config[self.subcommand])  # before --fresh deletes anything
-        self.run.start(self._settings())
+        self.run.start(self.settings)
         network = self.model.network
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
@@ -207,7 +215,8 @@ class PocketCLI(LightningCLI):
             if clear is None:
                 raise
             raise clear from error
-        self.trainer.print(f"finished: {self.run.path}. {self._next_step()}")
+        if self.trainer.is_global_zero:
+            self.trainer.print(f"finished: {self.run.path}\n{summarize_training(self.run.path)}")
 
     def _next_step(self) -> str:
         """Return what can be done with a trained run."""
@@ -240,6 +249,7 @@ class PocketCLI(LightningCLI):
         if self.trainer.is_global_zero:
             seconds = round(time.monotonic() - began, 3)
             record_test(self.run.path, state | self._tested(Path(kwargs["ckpt_path"])) | {"seconds": seconds})
+            self.trainer.print(f"tested: {self.run.path}\n{summarize_test(self.run.path)}")
 
     def _tested(self, checkpoint: Path) -> dict[str, Any]:
         """Return what was tested, and how."""
@@ -258,18 +268,21 @@ class PocketCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         text = parser.dump(self.config[self.subcommand], skip_link_targets=True, skip_unset=False, format="yaml")
         settings: dict[str, Any] = yaml.safe_load(text)
-        for key in ("config", "ckpt_path", "weights_only", "fresh"):
+        for key in ("config", *NOT_RECORDED):
             settings.pop(key, None)
         return settings
 
 
-def _drop_version(bar: ProgressBar | None) -> None:
-    """Take the number of the logger's version, which our loggers do not have, out of the progress bar."""
-    if bar is not None:
-        metrics = bar.get_metrics
-        bar.get_metrics = lambda *arguments: {  # type: ignore[method-assign]
-            name: value for name, value in metrics(*arguments).items() if name != "v_num"
-        }
+def _for_command(command: str) -> type[PocketCLI]:
+    """Return the CLI that knows this command alone: making the parsers of the others takes longer than using one."""
+
+    class OneCommand(PocketCLI):
+        @staticmethod
+        @override
+        def subcommands() -> dict[str, set[str]]:
+            return {command: LightningCLI.subcommands()[command]}
+
+    return OneCommand
 
 
 def _misfit(error: Exception, checkpoint: str | None) -> PocketError | None:

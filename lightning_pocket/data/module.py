@@ -119,6 +119,10 @@ class PreparedDataModule(LightningDataModule):
         cache = self._prepared
         return {"cache": str(cache.path.resolve()), "hash": cache.hash, "split": self.split.to_dict()}
 
+    def items_of(self, stage: Literal["train", "val", "test"]) -> str:  # noqa: ARG002 (what a subclass looks at)
+        """Return what one counts in the batches of a stage, in the plural."""
+        return f"{self.case_noun}s"
+
     def _process(self) -> tuple[int, int]:
         """Return the number of this process and of all."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

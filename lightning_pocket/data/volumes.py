@@ -105,6 +105,11 @@ class VolumeDataModule(PreparedDataModule):
         ).to_dict()
 
     @override
+    def items_of(self, stage: Literal["train", "val", "test"]) -> str:
+        cut = stage == "train" or (stage == "val" and self.validation == "patches")
+        return "patches" if cut else super().items_of(stage)
+
+    @override
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self._need(self.split.train, "train")

@@ -9,7 +9,7 @@ from html import escape
 from itertools import pairwise
 
 from . import svg
-from .svg import BOTTOM, Scale
+from .svg import BOTTOM, Scale, shorten
 
 #: A place on an axis: a number, one of its names, or None for what has no value there.
 Value = float | str | None
@@ -24,14 +24,6 @@ _FEWEST, _MOST = 3, 24  # letters of a turned name
 def show_number(value: float) -> str:
     """Return a number for people: four digits, or all of a large one."""
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-
-
-def shorten(name: str, limit: int) -> str:
-    """Return a name with at most ``limit`` letters; its end stays, which often tells it from others."""
-    if len(name) <= limit:
-        return name
-    end = (limit - 1) // 2
-    return f"{name[: limit - 1 - end]}…{name[len(name) - end :]}"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@
 
   /** Label of a tick, as the static charts write it: 0.9, 25, 200k, 3M. */
   function label(value) {
+    if (Math.abs(value) >= 1e12) return value.toExponential(0).replace("e+", "e");
     for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
       if (Math.abs(value) >= 10 * size || (Math.abs(value) >= size && value % (size / 10) === 0))
         return `${+(value / size).toPrecision(6)}${letter}`;

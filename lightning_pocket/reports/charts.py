@@ -50,6 +50,7 @@ def line_chart(
     title: str,
     errors: Mapping[str, Mapping[float, float]] | None = None,
     log_x: bool = False,
+    order: Sequence[str] = (),
 ) -> str:
     """Draw curves.
 
@@ -60,6 +61,7 @@ def line_chart(
         title: What the chart shows.
         errors: Half the length of the error bars, by curve and x.
         log_x: Logarithmic horizontal axis; points whose x is not positive are left out.
+        order: Names of all series of the page, which have the same marks in each chart.
 
     Returns:
         The ``<svg>`` element.
@@ -73,10 +75,8 @@ def line_chart(
     bars = [(errors or {}).get(name, {}) for name in series]
     everything = [point for curve in curves for point in curve]
     _need(everything, title)
-    names, top = svg.legend(
-        list(series),
-        lambda index, x, y: svg.line(index, [(x, y), (x + 28, y)]) + svg.marker(index, x + 14, y, "", 3.5),
-    )
+    places = svg.indices(list(series), order)
+    names, top = svg.legend(list(series), _line_sample, places)
     height = HEIGHT + top
     x_ticks = (svg.log_ticks if log_x else svg.nice_ticks)(*_range(x for x, _ in everything))
     reach = [(y, bar.get(x, 0.0)) for curve, bar in zip(curves, bars, strict=True) for x, y in curve]
@@ -87,12 +87,12 @@ def line_chart(
     shown = [tick for tick in x_ticks if not whole or tick == int(tick)]
     drawn = svg.x_axis(x_scale, shown, x_label, height - BOTTOM, TOP + top)
     drawn += svg.y_axis(y_scale, y_ticks, y_label, LEFT, WIDTH - RIGHT)
-    for index, (name, curve, bar) in enumerate(zip(series, curves, bars, strict=True)):
+    for number, (index, name, curve, bar) in enumerate(zip(places, series, curves, bars, strict=True)):
         values = svg.line_values(name, curve) if len(curve) > _MANY else ""
         drawn += svg.line(index, [(x_scale(x), y_scale(y)) for x, y in curve], values=values)
         for x, y in curve:
             if bar.get(x):  # beside each other, since curves often share their x
-                at = x_scale(x) + _BESIDE * (index - (len(curves) - 1) / 2)
+                at = x_scale(x) + _BESIDE * (number - (len(curves) - 1) / 2)
                 drawn += svg.line(index, [(at, y_scale(y - bar[x])), (at, y_scale(y + bar[x]))], solid=True)
         marked = curve if len(curve) <= _MANY else curve[-1:]
         drawn += "".join(
@@ -103,7 +103,9 @@ def line_chart(
     return svg.document(title, f"{y_label} against {x_label}: {ends}.", height, names + plot)
 
 
-def dot_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: str, title: str) -> str:
+def dot_chart(
+    groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: str, title: str, order: Sequence[str] = ()
+) -> str:
     """Draw the value of every case as a dot, one strip for each run in each group, with the mean as an upright bar.
 
     The dots of crowded strips are smaller and lie at different heights, which mean nothing.
@@ -112,6 +114,7 @@ def dot_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: 
         groups: Group (such as a class) -> run -> case -> value; values that are not finite are left out.
         x_label: Name of the values.
         title: What the chart shows.
+        order: Names of all runs of the page, which have the same marks in each chart.
 
     Returns:
         The ``<svg>`` element, higher the more strips there are.
@@ -123,16 +126,17 @@ def dot_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: 
     values = [value for value in values if math.isfinite(value)]
     _need(values, title)
     runs = list(dict.fromkeys(run for strips in groups.values() for run in strips))
-    names, top = svg.legend(runs, lambda index, x, y: svg.marker(index, x + 14, y, ""))
+    places = svg.indices(runs, order)
+    names, top = svg.legend(runs, lambda index, x, y: svg.marker(index, x + 14, y, ""), places)
     ticks = svg.nice_ticks(*_range(values))
     scale = Scale(ticks[0], ticks[-1], RIGHT, WIDTH - RIGHT)
     heads, marks, said, y = "", "", [], float(top + TOP)
     for group, strips in groups.items():
         heads += svg.text(2, y + 14, group, "start", css="group")
         y += _GROUP
-        for run in runs:
+        for place, run in zip(places, runs, strict=True):
             finite = {case: value for case, value in strips.get(run, {}).items() if math.isfinite(value)}
-            marks += _strip(runs.index(run), f"{group}, {run}", finite, scale, y)
+            marks += _strip(place, f"{group}, {run}", finite, scale, y)
             said += [f"{group}, {run}: mean {fmean(finite.values()):.4g}"] if finite else []
             y += _ROW
     height = y + BOTTOM
@@ -141,7 +145,7 @@ def dot_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], x_label: 
     return svg.document(title, f"{x_label} of each case. {'; '.join(said)}.", height, names + plot + heads)
 
 
-def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, title: str) -> str:
+def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, title: str, order: Sequence[str] = ()) -> str:
     """Draw results against a size, on a logarithmic horizontal axis, each with its name and its error bar.
 
     Args:
@@ -149,6 +153,7 @@ def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, title: st
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
         title: What the chart shows.
+        order: Labels of all points of the page, which have the same marks in each chart.
 
     Returns:
         The ``<svg>`` element.
@@ -160,13 +165,14 @@ def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, title: st
     _need(points, title)
     x_ticks = svg.log_ticks(*_range(point.x for point in points))
     y_ticks = svg.nice_ticks(*_range(y for p in points for y in (p.y - p.error, p.y + p.error)))
-    names, top = svg.legend([p.label for p in points], lambda index, x, y: svg.marker(index, x + 14, y, ""))
+    places = svg.indices([p.label for p in points], order)
+    names, top = svg.legend([p.label for p in points], lambda index, x, y: svg.marker(index, x + 14, y, ""), places)
     height = HEIGHT + top
     x_scale = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT, log=True)
     y_scale = Scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP + top)
     drawn = svg.x_axis(x_scale, x_ticks, x_label, height - BOTTOM, TOP + top)
     drawn += svg.y_axis(y_scale, y_ticks, y_label, LEFT, WIDTH - RIGHT)
-    for index, point in enumerate(points):
+    for index, point in zip(places, points, strict=True):
         x, y = x_scale(point.x), y_scale(point.y)
         if point.error:
             ends = [(x, y_scale(point.y - point.error)), (x, y_scale(point.y + point.error))]
@@ -175,6 +181,10 @@ def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, title: st
     said = "; ".join(f"{p.label}: {p.y:.4g} at {p.x:,.0f}" for p in points)
     plot = svg.plot((LEFT, TOP + top, WIDTH - RIGHT, height - BOTTOM), drawn, x_scale, y_scale)
     return svg.document(title, f"{y_label} against {x_label}. {said}.", height, names + plot)
+
+
+def _line_sample(index: int, x: float, y: float) -> str:
+    return svg.line(index, [(x, y), (x + 28, y)]) + svg.marker(index, x + 14, y, "", 3.5)
 
 
 def _strip(index: int, name: str, cases: Mapping[str, float], scale: Scale, y: float) -> str:

@@ -46,15 +46,20 @@ def add_classification(page: Page, results: Sequence[RunResult]) -> None:
         results: The runs.
     """
     tested = {result.name: result.classified for result in results if result.classified}
+    order = [result.name for result in results]
     if not tested:
         return
     page.section("Accuracy")
-    charts = [(roc_chart(series, title), f"{title}; dashes are chance.") for title, series in _curves(tested).items()]
+    charts = [
+        (roc_chart(series, title, order), f"{title}; dashes are chance.") for title, series in _curves(tested).items()
+    ]
     calibrations = {name: cases.calibration for name, cases in tested.items()}
     caption = "How often predictions are right against how sure they are; below the diagonal they are too sure."
-    page.charts([*charts, (reliability_chart(calibrations, "Reliability of the test"), caption)])
+    page.charts([*charts, (reliability_chart(calibrations, "Reliability of the test", order), caption)])
     page.section("Confusion")
-    page.charts([(confusion_chart(c.confusion, c.classes, f"Confusion of {n}"), f"{n}.") for n, c in tested.items()])
+    said = "images by their true and their predicted class; percentages are of the true class"
+    matrices = {name: confusion_chart(c.confusion, c.classes, f"Confusion of {name}") for name, c in tested.items()}
+    page.charts([(chart, f"{name}: {said}.") for name, chart in matrices.items()])
     page.section("Worst errors")
     for name, cases in tested.items():
         rows, wrong = _errors(cases), int((cases.predicted != cases.target).sum())

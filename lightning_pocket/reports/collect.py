@@ -23,6 +23,8 @@ _CURVES = ("train/", "val/")
 _COSTS = ("profile/",)
 #: What columns of ``cases.csv`` with the size of a mask begin with.
 _SIZES = ("voxels", "predicted")
+#: Parts of a manifest that hold others.
+_PARTS = ("data", "hardware", "versions", "git_commit")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,16 @@ class RunResult:
         values = self.finite(metric)
         return stdev(values) if len(values) > 1 else 0.0
 
+    def show(self, metric: str, form: str) -> str:
+        """Return mean ± standard deviation of a test metric; of a single case, which has no deviation, its value.
+
+        Args:
+            metric: Column of the scores, with a finite value at least.
+            form: How numbers are written.
+        """
+        mean = f"{self.mean(metric):{form}}"
+        return f"{mean} ± {self.spread(metric):{form}}" if len(self.finite(metric)) > 1 else mean
+
     def median(self, metric: str) -> float:
         """Return the median of a test metric over the cases that count, NaN without any."""
         values = self.finite(metric)
@@ -100,8 +112,18 @@ def read_run(path: Path) -> RunResult:
     """Read a run folder, or the folder of a cross-validation: see :func:`join_folds`.
 
     Raises:
-        PocketError: If it holds no run, or a table in it holds no number where one is expected.
+        PocketError: If it holds no run, or something in it is damaged, such as a table that holds no number where one
+            is expected.
     """
+    try:
+        return _read_run(path)
+    except PocketError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, csv.Error) as error:
+        raise PocketError(f"{path}: cannot be read as a run ({type(error).__name__}: {error}).") from error
+
+
+def _read_run(path: Path) -> RunResult:
     crossval = path / "crossval.json"
     if crossval.is_file():
         from .join_folds import join_folds
@@ -112,7 +134,7 @@ def read_run(path: Path) -> RunResult:
     manifest = path / "manifest.json"
     if not manifest.is_file():
         raise PocketError(f"{path}: no run here (no manifest.json). Train first with `pocket fit --run_dir {path}`.")
-    content = read_json(manifest)
+    content = _known(manifest)
     logged, log = _rows(path / "metrics.csv"), path / "metrics.csv"
     steps = _series(log, logged, "profile/step_ms")
     peaks = {kind: _series(log, logged, column) for kind, column in _PEAKS.items()}
@@ -128,6 +150,21 @@ def read_run(path: Path) -> RunResult:
         manifest=content,
         **_tested(path / "test" / "cases.csv"),
     )
+
+
+def _known(manifest: Path) -> dict[str, Any]:
+    """Return a manifest without what is not known in it.
+
+    Raises:
+        PocketError: If a part of it is no mapping that should be one.
+    """
+    content = {key: value for key, value in read_json(manifest).items() if value is not None}
+    for key in _PARTS:
+        if not isinstance(content.get(key, {}), dict):
+            raise PocketError(
+                f"{manifest}: {key} holds {content[key]!r}, expected a mapping. Mend or replace the file."
+            )
+    return content
 
 
 def _tested(table: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def result_rows(results: Sequence[RunResult]) -> Cells:
     rows += [_score_row(column, results) for column in shown if column in CASE_METRICS or not single]
     rows += classification_rows(results)
     rows.append(_row("training step (ms)", results, lambda r: None if r.step_ms is None else f"{r.step_ms:.1f}"))
-    rows.append(_row("training (min)", results, lambda r: None if r.train_s is None else f"{r.train_s / 60:.1f}"))
+    rows.append(_row("training (min)", results, lambda r: None if r.train_s is None else minutes(r.train_s)))
     for kind in dict.fromkeys(kind for result in results for kind in result.peak_mib):
         rows.append(_row(f"peak {kind} memory (MiB)", results, lambda r, k=kind: _megabytes(r, k)))
     return [row for row in rows if any(cell != NOT_KNOWN for cell in row[1:])]
@@ -55,14 +55,36 @@ def direction(results: Sequence[RunResult]) -> str:
     Args:
         results: The runs.
     """
-    if any(result.classified for result in results):
-        return "more is better, but less calibration error is."
+    classified = any(result.classified for result in results)
     found = [metric for metric in CASE_METRICS if any(metric in result.scores for result in results)]
+    if classified and not found:
+        return "more is better, but of the calibration error less."
     names = {
         better: [METRICS.get(m, (m, ""))[0] for m in found if CASE_METRICS[m] is better] for better in (True, False)
     }
     clauses = [f"{word} is better for {' and '.join(names[better])}" for better, word in _WORDS if names[better]]
+    clauses += ["of classifications more is better, but of the calibration error less"] if classified else []
     return f"{'; '.join(clauses)}." if clauses else ""
+
+
+def scores_caption(results: Sequence[RunResult]) -> str:
+    """Return what the rows of test scores are, as the caption of their table.
+
+    Args:
+        results: The runs.
+    """
+    counts = sorted({len(result.subjects) for result in results if result.subjects})
+    if not counts:
+        return "No run has been tested."
+    means = "are means ± standard deviations " if any(result.scores for result in results) else ""
+    cases = f"{' or '.join(map(str, counts))} {'case' if counts == [1] else 'cases'}"
+    return f"Test scores {means}over {cases}; {direction(results)}".rstrip("; ")
+
+
+def minutes(seconds: float) -> str:
+    """Return seconds as minutes, of which short runs keep a digit."""
+    found = seconds / 60
+    return f"{found:.1f}" if found >= 0.05 or not found else f"{found:.1g}"
 
 
 def origin_rows(results: Sequence[RunResult]) -> Cells:
@@ -79,15 +101,16 @@ def origin_rows(results: Sequence[RunResult]) -> Cells:
         ("steps", lambda m: m.get("steps")),
         ("processor", lambda m: m.get("hardware", {}).get("cpu")),
         ("cores", lambda m: m.get("hardware", {}).get("cores")),
-        ("GPUs", lambda m: ", ".join(m.get("hardware", {}).get("gpus", [])) or "none"),
+        ("GPUs", lambda m: (", ".join(m["hardware"].get("gpus", [])) or "none") if m.get("hardware") else ""),
         ("git commit", _commit),
     ]
     packages = dict.fromkeys(name for result in results for name in result.manifest.get("versions", {}))
     rows += [(name, lambda m, name=name: m.get("versions", {}).get(name)) for name in packages]
-    return [
+    shown = [
         [name, *(NOT_KNOWN if (cell := get(result.manifest)) in (None, "") else str(cell) for result in results)]
         for name, get in rows
     ]
+    return [row for row in shown if any(cell != NOT_KNOWN for cell in row[1:])]
 
 
 def _row(name: str, results: Sequence[RunResult], cell: Callable[[RunResult], str | None]) -> list[str]:
@@ -102,7 +125,7 @@ def _score_row(column: str, results: Sequence[RunResult]) -> list[str]:
     def cell(result: RunResult) -> str | None:
         if column not in result.scores or not result.finite(column):
             return None
-        return f"{result.mean(column):{form}} ± {result.spread(column):{form}}"
+        return result.show(column, form)
 
     return _row(f"{name}, {group}" if group else name, results, cell)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import read_json, write_json
 
+from .activity import is_active
 from .collect import RunResult, read_run
 
 #: Name of the file; it is there only while the last attempt at a run has failed.
@@ -68,30 +70,39 @@ def read_failure(result: RunResult) -> Failure | None:
         result: The run, or a cross-validation.
 
     Returns:
-        The failure; None where the training has finished, or the folder does not say whether it has.
+        The failure; None where the training goes on or has finished, or the folder does not say whether it has.
 
     Raises:
         PocketError: If ``error.json`` is damaged.
     """
-    if result.manifest.get("finished") is not False:
+    if result.manifest.get("finished") is not False or is_active(result.path):
         return None
     file = result.path / ERROR
     if not file.is_file():
         where = (
             f"after {_count(result.manifest.get('epochs'), 'epoch')} and {_count(result.manifest.get('steps'), 'step')}"
         )
-        locked = (result.path / ".lock").is_file()
-        why = "It is training, or its process was killed" if locked else "It was interrupted or killed"
-        return Failure(
-            where, f"{why}: the folder holds no error. The same command continues it.", [], _log(result.path)
-        )
-    found: dict[str, Any] = read_json(file)
+        why = "It was interrupted or killed: the folder holds no error. The same command continues it."
+        return Failure(where, why, [], _log(result.path))
+    found = read_json(file)
+    try:
+        return Failure(_where(found), _why(found), [str(frame) for frame in found["frames"]], _log(result.path))
+    except (LookupError, TypeError, ValueError) as error:
+        raise PocketError(
+            f"{file}: is not what a training that failed writes ({type(error).__name__}: {error}). Delete it."
+        ) from error
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    return f"in epoch {int(found['epoch']) + 1}, after step {int(found['step']):,}, on {_when(found['at'])}"
+
+
+def _why(found: Mapping[str, Any]) -> str:
+    """Return the message of an error, beginning with the advice where there is one."""
     message = " ".join(str(found["message"]).split())
     why = message if found["type"] == "PocketError" else f"{found['type']}: {message}"
-    if found.get("advice"):
-        why = f"{found['advice']} ({why})"
-    where = f"in epoch {int(found['epoch']) + 1}, after step {int(found['step']):,}, on {_when(found['at'])}"
-    return Failure(where, why, [str(frame) for frame in found.get("frames", [])], _log(result.path))
+    why = f"{found['advice']} ({why})" if found.get("advice") else why
+    return why[:1].upper() + why[1:]
 
 
 def failures_of(result: RunResult) -> dict[str, Failure]:
@@ -113,7 +124,7 @@ def failures_of(result: RunResult) -> dict[str, Failure]:
         if str(fold) in content["runs"]:
             continue
         begun = (folder / "manifest.json").is_file()
-        unknown = Failure("before its first step", "See its log.", [], _log(folder))
+        unknown = None if is_active(folder) else Failure("before its first step", "See its log.", [], _log(folder))
         failure = read_failure(read_run(folder)) if begun else unknown
         if failure is not None:
             found[f"{result.name}, fold {fold}"] = failure

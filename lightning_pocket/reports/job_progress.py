@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from .terminal import can_redraw
+
 _STATES = {"fit": "training", "test": "testing"}
 
 
@@ -28,7 +30,7 @@ class JobProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> JobProgress:
-        if sys.stderr.isatty():
+        if can_redraw(sys.stderr):
             columns = (
                 TextColumn("{task.fields[job]} {task.description}"),
                 BarColumn(),

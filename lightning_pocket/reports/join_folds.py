@@ -32,7 +32,9 @@ def join_folds(
         PocketError: If no fold is done.
     """
     if not runs:
-        raise PocketError(f"{path}: no fold of this cross-validation is done. Continue it: {record['command']}")
+        logs = ", ".join(str(log) for fold in record["folds"] if (log := path / f"fold_{fold}.log").is_file())
+        where = f"; see {logs}" if logs else ""
+        raise PocketError(f"{path}: no fold of this cross-validation is done{where}. Continue it: {record['command']}")
     first = runs[0]
     steps = [run.step_ms for run in runs if run.step_ms is not None]
     seconds = [run.train_s for run in runs if run.train_s is not None]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from lightning_pocket.storage import write_text
 
+from .redaction import redact
+
 _HERE = Path(__file__).parent
 _STYLE = _HERE / "page.css"
 #: Licence and code of the library that charts are zoomed with: https://d3js.org.
@@ -25,7 +27,8 @@ NOT_KNOWN = "n/a"
 class Page:
     """Collects the parts of a page, in order, and writes them.
 
-    Every text is escaped. The file holds its styles, pictures and scripts itself and loads nothing from a network; it
+    Every text is escaped. Secrets and the names of home folders do not show in commands and texts that are shown as
+    they are. The file holds its styles, pictures and scripts itself and loads nothing from a network; it
     follows the reader's choice of light or dark and prints well. It runs no script unless :meth:`script` or
     :meth:`interactive` was called, and is complete without.
 
@@ -40,6 +43,7 @@ class Page:
         self._parts: list[str] = []
         self._scripts: list[str] = []
         self._entries: list[tuple[int, str]] = []
+        self._has_contents = False
         self._contents_at: int | None = None
         self._level = 2
 
@@ -52,6 +56,8 @@ class Page:
     def section(self, heading: str, kind: str = "") -> None:
         """Begin a section."""
         level = self._level
+        if self._has_contents and self._contents_at is None:
+            self._contents_at = len(self._parts)
         self._entries.append((level, heading))
         name = f' id="section-{len(self._entries)}"' if self._contents_at is not None else ""
         css = _class(kind or ("" if level == 2 else "section"))
@@ -62,9 +68,11 @@ class Page:
         self._parts.append(f"<h{self._level + 1}>{escape(heading)}</h{self._level + 1}>")
 
     def contents(self) -> None:
-        """Add links to the sections that follow, of the highest level that there are several of; once in a page."""
-        if self._contents_at is None:
-            self._contents_at = len(self._parts)
+        """Add links to the sections that follow, of the highest level that there are several of; once in a page.
+
+        They stand before the first of these sections, so below a verdict that comes before it.
+        """
+        self._has_contents = True
 
     def paragraph(self, text: str, kind: str = "") -> None:
         """Add a paragraph.
@@ -121,11 +129,11 @@ class Page:
 
     def details(self, summary: str, text: str) -> None:
         """Add a text such as a config that is shown as it is, once a reader opens it."""
-        self._parts.append(f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>")
+        self._parts.append(f"<details><summary>{escape(summary)}</summary><pre>{escape(redact(text))}</pre></details>")
 
     def code(self, text: str) -> None:
         """Add a text such as commands that is shown as it is, and copied by a button where the page has scripts."""
-        self._parts.append(f'<pre class="code">{escape(text)}</pre>')
+        self._parts.append(f'<pre class="code">{escape(redact(text))}</pre>')
 
     def markup(self, html: str) -> None:
         """Add elements that a function of this package has made, and in which it has escaped every text.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lightning_pocket.errors import PocketError
 
 from . import svg
-from .axes import Axis, PlacedAxis, shorten
+from .axes import Axis, PlacedAxis
 from .emphasis import Label, labels
 from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 
@@ -110,7 +110,7 @@ def size_panels(panels: Panels, x_label: str, y_label: str, title: str) -> str:
         body += svg.text(LEFT, y + 18, name, "start", css="group")
         panel = along.below(floor, top) + up.beside(LEFT, WIDTH - RIGHT)
         panel += "".join(_mark(index, spot, along(spot.size), up) for spot in spots)
-        names = [Label(along(spot.size), up(spot.value), shorten(spot.level, _LONGEST)) for spot in spots]
+        names = [Label(along(spot.size), up(spot.value), svg.shorten(spot.level, _LONGEST)) for spot in spots]
         panel += labels([*names[:1], *names[:0:-1]], [], top, floor)  # where room is short, the first and the last
         body += svg.plot((LEFT, top, WIDTH - RIGHT, floor), panel, along.zoomed, up.zoomed)
         y = floor + BOTTOM

@@ -9,7 +9,7 @@ from html import escape
 from lightning_pocket.errors import PocketError
 
 from . import svg
-from .axes import Axis, PlacedAxis, Value, shorten
+from .axes import Axis, PlacedAxis, Value
 from .emphasis import faint_line, strong_line
 from .svg import RIGHT, TOP, WIDTH
 
@@ -81,7 +81,7 @@ def _labels(placed: PlacedAxis, y: float) -> str:
     for x, name in placed.ticks:
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 5:.1f}" y2="{y + 5:.1f}"/>')
         parts.append(
-            f'<text x="{x:.1f}" y="{y + 20:.1f}" text-anchor="middle" class="tick">{escape(shorten(name, letters))}'
+            f'<text x="{x:.1f}" y="{y + 20:.1f}" text-anchor="middle" class="tick">{escape(svg.shorten(name, letters))}'
             f"<title>{escape(name)}</title></text>"
         )
     return f'<g style="{_RIM}">{"".join(parts)}</g>'

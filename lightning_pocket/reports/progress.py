@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .terminal import can_redraw
+
 _MANY_WINDOWS = 50
 
 
@@ -24,7 +26,7 @@ def show_progress(description: str, total: int, lines: bool = False) -> Iterator
     Yields:
         A function to call after each step.
     """
-    if sys.stderr.isatty():
+    if can_redraw(sys.stderr):
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(description, total=total)
@@ -51,7 +53,7 @@ def show_windows(description: str) -> Iterator[tuple[Callable[[int], None], Call
     Yields:
         A function to call with the number of windows once it is known, and one to call with how many more are done.
     """
-    if not sys.stderr.isatty():
+    if not can_redraw(sys.stderr):
         yield _lines(description)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

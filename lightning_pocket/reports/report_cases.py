@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,17 @@ def add_cases(page: Page, results: Sequence[RunResult], volumes: int, output: Pa
     if ranked is not None:
         finite = [subject for subject, value in ranked.by_case("dice").items() if math.isfinite(value)]
         shown = _worst_and_best(_telling(ranked, finite))[:volumes]
-        viewed = _add_volumes(page, tested[:_MOST_RUNS], shown, output)
-        _add_pictures(page, ranked, tested[:_MOST_RUNS], viewed)
+        viewed = _add_volumes(page, ranked, tested[:_MOST_RUNS], shown, output)
+        add_pictures(page, ranked, tested, viewed)
     add_case_table(page, tested)
 
 
-def _add_volumes(page: Page, tested: Sequence[RunResult], chosen: Sequence[_Chosen], output: Path) -> set[str]:
+def _add_volumes(
+    page: Page, ranked: RunResult, tested: Sequence[RunResult], chosen: Sequence[_Chosen], output: Path
+) -> set[str]:
     """Add the viewer, and return the cases that it shows; none where their files are not there."""
-    cases = {entry: [_viewed(result, entry) for result in tested] for entry in chosen}
+    of_run = f" of {ranked.name}" if len(tested) > 1 else ""
+    cases = {entry: [_viewed(result, entry, of_run) for result in tested] for entry in chosen}
     found = [case for viewed in cases.values() for case in viewed if case is not None]
     if not found:
         return set()
@@ -110,31 +113,52 @@ def thumbnail(picture: Path) -> bytes:
     return data.getvalue()
 
 
-def _add_pictures(page: Page, ranked: RunResult, tested: Sequence[RunResult], viewed: set[str]) -> None:
+def has_pictures(result: RunResult) -> bool:
+    """Whether the test of a run has left a picture of some case."""
+    return any(_picture(result, subject) for subject in result.subjects)
+
+
+def add_pictures(page: Page, ranked: RunResult, tested: Sequence[RunResult], viewed: Collection[str] = ()) -> None:
+    """Add the worst, the median and the best case that have a picture, of each run beside each other.
+
+    Args:
+        page: Where they are added.
+        ranked: The run whose scores rank the cases.
+        tested: The runs; of more than six the first six are shown.
+        viewed: Cases that the page shows already.
+    """
     finite = [subject for subject, value in ranked.by_case("dice").items() if math.isfinite(value)]
     drawn = [subject for subject in finite if _picture(ranked, subject)]
     if not drawn:
         if not viewed:
             page.paragraph("The test has left no pictures: the callback PredictionImages draws them.", "note")
         return
-    if len(drawn) < len(ranked.subjects):
+    some = len(drawn) < len(finite)
+    if some:
         page.paragraph(
             f"{len(drawn)} of the {len(ranked.subjects)} test cases have a picture (max_test_cases of "
             "PredictionImages); the worst and the best are those among them.",
             "note",
         )
     for entry in _telling(ranked, drawn):
-        if entry.subject in viewed:
+        if entry.subject not in viewed:
+            page.subsection(f"{entry.subject}: {entry.why} case of {ranked.name}{' with a picture' if some else ''}")
+            _add_case(page, entry.subject, tested[:_MOST_RUNS])
+
+
+def _add_case(page: Page, subject: str, tested: Sequence[RunResult]) -> None:
+    pictures = []
+    for result in tested:
+        file = _picture(result, subject)
+        if file is None:
             continue
-        page.subsection(f"{entry.subject}: {entry.why} case of {ranked.name}")
-        pictures = []
-        for result in tested:
-            file = _picture(result, entry.subject)
-            if file is not None:
-                scored = _scored(result, entry.subject)
-                alt = f"Image, ground truth and prediction of {result.name} for {entry.subject}{scored}"
-                pictures.append((thumbnail(file), alt, f"{result.name}{scored}."))
-        page.pictures(pictures)
+        scored = _scored(result, subject)
+        alt = f"Image, ground truth and prediction of {result.name} for {subject}{scored}"
+        try:
+            pictures.append((thumbnail(file), alt, f"{result.name}{scored}."))
+        except OSError:  # half copied, say: the rest of the page needs it not
+            page.paragraph(f"{file}: cannot be read as a picture.", "note")
+    page.pictures(pictures)
 
 
 def _telling(result: RunResult, subjects: Sequence[str]) -> list[_Chosen]:
@@ -167,8 +191,14 @@ def _file(run: Path, name: str) -> Path | None:
     return next((file for fold in sorted(run.glob("fold_*")) if (file := fold / "test" / name).is_file()), None)
 
 
-def _viewed(result: RunResult, chosen: _Chosen) -> ViewedCase | None:
-    """Return a case for the viewer; None where its files are not there, or are no volumes."""
+def _viewed(result: RunResult, chosen: _Chosen, of_run: str) -> ViewedCase | None:
+    """Return a case for the viewer; None where its files are not there, or are no volumes.
+
+    Args:
+        result: The run.
+        chosen: The case.
+        of_run: Names the run by whose scores it was chosen, where there are several.
+    """
     prediction = _file(result.path, f"predictions/{chosen.subject}.nii.gz")
     cache = Path(str(result.manifest.get("data", {}).get("cache") or ""))
     record = cache / "cases" / chosen.subject / "case.json"
@@ -186,7 +216,7 @@ def _viewed(result: RunResult, chosen: _Chosen) -> ViewedCase | None:
         truth=sources[-1],
         prediction=prediction,
         classes=classes,
-        caption=f"The {chosen.why} case{_scored(result, chosen.subject)}.",
+        caption=f"{_scored(result, chosen.subject).removeprefix(', ')}; the {chosen.why} case{of_run}.".lstrip("; "),
         values=values if len(values) == len(classes) else (),
     )
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .collect import RunResult
+from .comparison_tables import minutes
 from .page import NOT_KNOWN, Page
-from .run_charts import COSTS, MOST_DRAWN, curve_charts
+from .run_charts import COSTS, MOST_DRAWN, curve_charts, is_crossval
 from .tested import read_tested
 
 
@@ -18,6 +19,11 @@ def add_costs(page: Page, results: Sequence[RunResult]) -> None:
         return
     page.section("Memory and time")
     caption = "Steps are those of the last attempt, without its first ones; memory is the peak of the whole training."
+    if any(map(is_crossval, results)):
+        caption += (
+            " Of a cross-validation: the median over the folds of the steps, the sum of the training, the highest of "
+            "the memory, and the mean of the rest."
+        )
     page.table(["", *(result.name for result in results)], rows, caption)
     if len(results) <= MOST_DRAWN:
         charts = curve_charts([replace(result, curves=result.costs) for result in results], COSTS)
@@ -40,7 +46,7 @@ def _cost_rows(results: Sequence[RunResult]) -> list[list[str]]:
         ["median step (ms)", *("n/a" if r.step_ms is None else f"{r.step_ms:.1f}" for r in results)],
         ["95th percentile of steps (ms)", *(last(r, "profile/step_p95_ms", ".1f") for r in results)],
         ["share of time waiting for data", *(last(r, "profile/data_wait_share", ".1%") for r in results)],
-        ["training (min)", *(NOT_KNOWN if r.train_s is None else f"{r.train_s / 60:.1f}" for r in results)],
+        ["training (min)", *(NOT_KNOWN if r.train_s is None else minutes(r.train_s) for r in results)],
         ["testing (s)", *(seconds(r) for r in results)],
     ]
     for kind in dict.fromkeys(kind for result in results for kind in result.peak_mib):

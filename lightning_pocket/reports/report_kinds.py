@@ -15,6 +15,7 @@ _SIGNS: dict[str, Kind] = {
     "study.json": "study",
     "table.csv": "table",
 }
+_EXAMPLES = 3
 
 
 def kind_of(path: Path) -> Kind:
@@ -32,6 +33,15 @@ def kind_of(path: Path) -> Kind:
             return kind
     if not folder.exists():
         raise PocketError(f"{path}: no such folder. Name the folder of a run, a cross-validation, a table or a study.")
+    if not folder.is_dir():
+        raise PocketError(f"{path}: is a file; expected the folder of a run, a cross-validation, a table or a study.")
+    inner = sorted(child.name for child in folder.iterdir() if any((child / name).is_file() for name in _SIGNS))
+    if inner:
+        more = ", ..." if len(inner) > _EXAMPLES else ""
+        raise PocketError(
+            f"{path}: is no result itself, but holds some. Name them ({', '.join(inner[:_EXAMPLES])}{more}), or show "
+            f"all of them with `pocket serve {path}`."
+        )
     raise PocketError(
         f"{path}: holds none of {', '.join(_SIGNS)}; expected the folder of a run, a cross-validation, a table or a "
         "study. A training that failed before its first step leaves none: its message was on the terminal."

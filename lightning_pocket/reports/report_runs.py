@@ -18,23 +18,16 @@ from lightning_pocket.types import CASE_METRICS
 from .classification_page import add_classification
 from .collect import RunResult
 from .comparison import Comparison, Criteria, compare_runs, on_same_cases
-from .comparison_page import add_statistics
-from .comparison_tables import direction, origin_rows, result_rows
+from .comparison_tables import minutes
 from .failures import Failure, failures_of
 from .page import Page
 from .report_cases import add_cases
 from .report_costs import add_costs
-from .run_charts import MOST_DRAWN, case_charts, class_curve, curve_charts, difference_chart, size_chart
+from .run_charts import MOST_DRAWN, case_charts, difference_chart, size_chart
+from .run_parts import add_curves, add_failures, add_origin, add_results, add_statistics
 from .tested import read_tested
 from .verdict import caveats, sentences, verdicts
 
-_CURVES = {
-    "train/loss": "training loss",
-    "val/loss": "validation loss",
-    "val/dice": "validation Dice",
-    "val/auc": "validation AUC",
-    "val/accuracy": "validation accuracy",
-}
 _WAITING = 0.2  # share of the time that data were awaited, above which a reader should know
 
 
@@ -78,7 +71,7 @@ def add_runs(page: Page, runs: ReportedRuns) -> None:
     page.contents()
     if runs.failures:
         add_failures(page, runs.failures)
-    _add_results(page, runs.results)
+    add_results(page, runs.results)
     add_statistics(page, comparisons, runs.criteria)
     if len(runs.results) <= MOST_DRAWN:
         add_curves(page, runs.results)
@@ -90,7 +83,7 @@ def add_runs(page: Page, runs: ReportedRuns) -> None:
     add_classification(page, shared)
     add_costs(page, runs.results)
     add_cases(page, runs.results[:MOST_DRAWN], runs.volumes, runs.output)
-    _add_origin(page, runs)
+    add_origin(page, runs.results, [*commands_of(runs.results), runs.command])
 
 
 def _compared(results: Sequence[RunResult], criteria: Criteria) -> tuple[Sequence[RunResult], list[Comparison], str]:
@@ -129,7 +122,7 @@ def what_it_is(result: RunResult) -> str:
         result: The run.
     """
     manifest, settings = result.manifest, _settings(result.path)
-    network = _last(((settings.get("model") or {}).get("init_args") or {}).get("network"))
+    network = _last(_inner(_inner(settings, "model"), "init_args").get("network"))
     split, folds = manifest.get("data", {}).get("split", {}), _folds(result.path)
     epochs, steps = manifest.get("epochs"), manifest.get("steps")
     trained = [
@@ -143,12 +136,16 @@ def what_it_is(result: RunResult) -> str:
     where = ", ".join([*hardware.get("gpus", [])][:1] or [str(hardware["cpu"])] if hardware.get("cpu") else [])
     fast = [
         "" if result.step_ms is None else f"a step takes {result.step_ms:.0f} ms",
-        "" if result.train_s is None else f"training took {result.train_s / 60:.1f} min",
+        "" if result.train_s is None else f"training took {_duration(result.train_s)}",
         *(f"peak {kind} memory {peak:,.0f} MiB" for kind, peak in result.peak_mib.items()),
     ]
     costs = ", ".join(filter(None, fast))
     on = f" On {where}: {costs}." if where and costs else f" {costs[:1].upper()}{costs[1:]}." if costs else ""
     return f"{' '.join(filter(None, trained))}.{on}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{minutes(seconds)} min"
 
 
 def _folds(path: Path) -> int:
@@ -157,55 +154,22 @@ def _folds(path: Path) -> int:
     return len(read_json(record)["runs"]) if record.is_file() else 0
 
 
-def add_failures(page: Page, failures: dict[str, Failure]) -> None:
-    """Add where and why runs ended before their time.
-
-    Args:
-        page: Where they are added.
-        failures: Why, by the name of the run; at least one.
-    """
-    page.section("Failures and warnings")
-    rows = [[name, failure.where, failure.why] for name, failure in failures.items()]
-    page.table(["run", "stopped", "why"], rows, "Trainings that ended before their time.")
-    for name, failure in failures.items():
-        if failure.frames:
-            page.details(f"{name}: the last calls before the error", "\n".join(failure.frames))
-        if failure.log:
-            page.details(f"{name}: the end of its log", failure.log)
-
-
-def add_curves(page: Page, results: Sequence[RunResult]) -> None:
-    """Add learning curves; nothing where no run has any."""
-    charts = curve_charts(results, _CURVES)
-    charts += class_curve(results[0]) if len(results) == 1 else []
-    if charts:
-        page.section("Learning curves")
-        page.charts(charts)
-
-
-def _add_results(page: Page, results: Sequence[RunResult]) -> None:
-    page.section("Results")
-    counts = " or ".join(map(str, sorted({len(result.subjects) for result in results if result.subjects})))
-    means = "" if any(result.classified for result in results) else "are means ± standard deviations "
-    caption = f"Test scores {means}over {counts} cases; {direction(results)}" if counts else "No run has been tested."
-    page.table(["", *(result.name for result in results)], result_rows(results), caption)
-
-
 def _add_accuracy(page: Page, results: Sequence[RunResult], shared: Sequence[RunResult]) -> None:
     """Add the scores of every case by class, the differences between runs, and accuracy against size."""
     tested = [result for result in results if any(metric in result.scores for metric in CASE_METRICS)]
     metrics = [metric for metric in CASE_METRICS if any(metric in result.scores for result in tested)]
-    charts = [chart for metric in metrics for chart in case_charts(tested, metric)]
+    order = [result.name for result in results]
+    charts = [chart for metric in metrics for chart in case_charts(tested, metric, order)]
     if not charts:
         return
     page.section("Scores of every case")
     page.charts(charts)
     paired = [result for result in shared if "dice" in result.scores and result.subjects]
-    sized = [result for result in tested if "dice" in result.scores and result.finite("dice")]
+    sized = [r for r in tested if "dice" in r.scores and r.finite("dice") and r.parameters]
     if len(paired) > 1:
         page.section(f"Against {paired[0].name}")
-        pairs = difference_chart(paired[0], paired[1:], "dice")
-        page.charts([*pairs, *([size_chart(sized)] if sized else [])])
+        pairs = difference_chart(paired[0], paired[1:], "dice", order)
+        page.charts([*pairs, *([size_chart(sized, order)] if sized else [])])
 
 
 def _hints(results: Sequence[RunResult]) -> list[str]:
@@ -221,39 +185,20 @@ def _hints(results: Sequence[RunResult]) -> list[str]:
     return found
 
 
-def _add_origin(page: Page, runs: ReportedRuns) -> None:
-    add_origin(page, runs.results, runs.command)
-
-
-def add_origin(page: Page, results: Sequence[RunResult], command: str) -> None:
-    """Add the commands that repeat runs and the report, versions and machines, and every setting.
+def commands_of(results: Sequence[RunResult]) -> list[str]:
+    """Return the commands that trained and tested runs.
 
     Args:
-        page: Where they are added.
         results: The runs.
-        command: The command that writes the report again.
     """
-    page.section("How it was made")
-    page.code("\n".join([*(line for result in results for line in _commands(result)), command]).strip())
-    if not results:
-        return
-    caption = "What each run recorded: seed, data, machine, versions."
-    page.table(["", *(result.name for result in results)], origin_rows(results), caption)
+    lines = []
     for result in results:
-        config = result.path / "config.yaml"
-        if config.is_file():
-            page.details(f"Every setting of {result.name}", config.read_text(encoding="utf-8"))
-
-
-def _commands(result: RunResult) -> list[str]:
-    """Return the commands that trained and tested a run."""
-    made = str(result.manifest.get("command") or "")
-    lines = [made] if made else []
-    tested = read_tested(result.path)
-    if tested:
-        checkpoint = str(tested.get("checkpoint", "last"))
-        more = [] if checkpoint == "last" else [f"--ckpt_path={checkpoint}"]
-        lines.append(shlex.join(["pocket", "test", f"--run_dir={result.path.as_posix()}", *more]))
+        lines.append(str(result.manifest.get("command") or ""))
+        tested = read_tested(result.path)
+        if tested:
+            checkpoint = str(tested.get("checkpoint", "last"))
+            more = [] if checkpoint == "last" else [f"--ckpt_path={checkpoint}"]
+            lines.append(shlex.join(["pocket", "test", f"--run_dir={result.path.as_posix()}", *more]))
     return lines
 
 
@@ -261,7 +206,15 @@ def _settings(run: Path) -> dict[str, Any]:
     file = next(
         (path for path in (run / "config.yaml", *sorted(run.glob("fold_*/config.yaml"))) if path.is_file()), None
     )
-    found = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
+    except (yaml.YAMLError, UnicodeDecodeError):  # the text is shown all the same
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _inner(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    found = settings.get(key)
     return found if isinstance(found, dict) else {}
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 from lightning_pocket.errors import PocketError
 from lightning_pocket.types import CASE_METRICS
 
+from .activity import is_active
 from .charts import Point, scatter_chart
 from .collect import RunResult, metric_of, read_run
 from .comparison_tables import METRICS
-from .failures import failures_of
+from .failures import Failure, failures_of
 from .page import Page
 from .report_costs import add_costs
-from .report_runs import add_curves, add_failures, add_origin
+from .report_runs import commands_of
 from .run_charts import MOST_DRAWN, case_charts
+from .run_parts import add_curves, add_failures, add_origin
 from .statistics_tables import metric_name, show_p
 from .table_files import Table
 
@@ -44,8 +46,9 @@ def add_experiments(page: Page, folder: Path, command: str) -> None:
     page.paragraph(f"{len(done)} of {len(of_first)} rows have a result of ours.", "lead")
     for sentence in _verdicts(of_first):
         page.paragraph(sentence, "lead")
-    runs = _labelled(read_experiments(folder), of_first)
-    failures = {name: failure for run in runs for name, failure in failures_of(run).items()}
+    found, failures = read_experiments(folder)
+    runs = _labelled(found, of_first)
+    failures = {name: failure for run in runs for name, failure in failures_of(run).items()} | failures
     if failures:
         add_failures(page, failures)
     for metric in metrics:
@@ -58,7 +61,8 @@ def add_experiments(page: Page, folder: Path, command: str) -> None:
             chart = scatter_chart(points, "parameters (log scale)", metric_name(metric), title)
             page.charts([(chart, f"{title}: means of the rows over their cases.")])
     add_run_charts(page, runs)
-    add_origin(page, runs[:MOST_DRAWN], command)
+    shown = runs[:MOST_DRAWN]
+    add_origin(page, shown, [*commands_of(shown), command])
 
 
 def _labelled(runs: Sequence[RunResult], rows: Sequence[Row]) -> list[RunResult]:
@@ -74,23 +78,28 @@ def _labelled(runs: Sequence[RunResult], rows: Sequence[Row]) -> list[RunResult]
     return [replace(run, name=name if repeated[name] == 1 else run.name) for run, name in zip(runs, names, strict=True)]
 
 
-def read_experiments(folder: Path) -> list[RunResult]:
+def read_experiments(folder: Path) -> tuple[list[RunResult], dict[str, Failure]]:
     """Return the runs of a table, or the trials of a study, that are there, each named by its place.
 
     Args:
         folder: Folder of the table or the study.
+
+    Returns:
+        The runs, and why others are not among them: damaged ones, and cross-validations of which no fold is done.
     """
-    found = []
+    found: list[RunResult] = []
+    failures: dict[str, Failure] = {}
     for root in (folder / "runs", folder / "trials"):
         for record in sorted([*root.glob("**/manifest.json"), *root.glob("**/crossval.json")]):
             run = record.parent
             if any((parent / "crossval.json").is_file() for parent in run.parents if root in parent.parents):
                 continue  # a fold is part of its cross-validation
+            name = run.relative_to(root).as_posix()
             try:
-                found.append(replace(read_run(run), name=run.relative_to(root).as_posix()))
-            except PocketError:  # a cross-validation of which no fold is done
-                continue
-    return found
+                found.append(replace(read_run(run), name=name))
+            except PocketError as error:
+                failures |= {} if is_active(run) else {name: Failure("", str(error))}
+    return found, failures
 
 
 def add_run_charts(page: Page, runs: Sequence[RunResult]) -> None:
@@ -111,10 +120,13 @@ def add_run_charts(page: Page, runs: Sequence[RunResult]) -> None:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in ("row", "state", "metric", "mean") if name not in (reader.fieldnames or ())]
-        rows = list(reader)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in ("row", "state", "metric", "mean") if name not in (reader.fieldnames or ())]
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PocketError(f"{path}: cannot be read ({error}). Run `pocket table` again.") from error
     if missing or not rows:
         found = f"has no column {missing[0]!r}" if missing else "is empty"
         raise PocketError(f"{path}: {found}; expected what `pocket table` writes. Run it again.")

@@ -23,6 +23,11 @@ COSTS = {
 }
 
 
+def is_crossval(result: RunResult) -> bool:
+    """Whether a result is that of a cross-validation, whose figures are those of its folds together."""
+    return (result.path / "crossval.json").is_file()
+
+
 def curve_charts(results: Sequence[RunResult], labels: Mapping[str, str]) -> list[Chart]:
     """Return a chart for each series that some run has, with a curve for each run.
 
@@ -30,12 +35,13 @@ def curve_charts(results: Sequence[RunResult], labels: Mapping[str, str]) -> lis
         results: The runs.
         labels: Name of the vertical axis by series of ``metrics.csv``.
     """
-    found = []
+    found, order = [], [result.name for result in results]
+    means = ", the mean of the folds" if any(map(is_crossval, results)) else ""
     for name, label in labels.items():
         series = {result.name: result.curves[name] for result in results if name in result.curves}
         if any(math.isfinite(value) for points in series.values() for _, value in points):
             title = f"{label[0].upper()}{label[1:]} by epoch"
-            found.append((line_chart(series, "epoch", label, title), f"{title}."))
+            found.append((line_chart(series, "epoch", label, title, order=order), f"{title}{means}."))
     return found
 
 
@@ -46,21 +52,24 @@ def class_curve(result: RunResult) -> list[Chart]:
     if len(series) < 2 or not any(math.isfinite(value) for points in series.values() for _, value in points):
         return []
     title = "Validation Dice of each class by epoch"
-    return [(line_chart(series, "epoch", "validation Dice", title), f"{title}.")]
+    means = ", the mean of the folds" if is_crossval(result) else ""
+    return [(line_chart(series, "epoch", "validation Dice", title), f"{title}{means}.")]
 
 
-def case_charts(results: Sequence[RunResult], metric: str) -> list[Chart]:
+def case_charts(results: Sequence[RunResult], metric: str, order: Sequence[str] = ()) -> list[Chart]:
     """Return a chart with a test metric of every case, a strip for each run and class; none without a finite value.
 
     Args:
         results: The runs.
         metric: A metric of ``types.CASE_METRICS``.
+        order: Names of all runs of the page, which have the same marks in each chart.
     """
     groups = by_class(results, metric)
     if not any(math.isfinite(v) for runs in groups.values() for cases in runs.values() for v in cases.values()):
         return []
     name = METRICS[metric][0]
-    return [(dot_chart(groups, name, f"{name} of each case"), f"{name} of each test case; bars are means.")]
+    title = f"{name[0].upper()}{name[1:]} of each"
+    return [(dot_chart(groups, name, f"{title} case", order), f"{title} test case; bars are means.")]
 
 
 def by_class(results: Sequence[RunResult], metric: str) -> dict[str, dict[str, dict[str, float]]]:
@@ -77,13 +86,16 @@ def by_class(results: Sequence[RunResult], metric: str) -> dict[str, dict[str, d
     return {name: {r.name: r.by_case(column) for r in results} for column, name in groups.items()}
 
 
-def difference_chart(first: RunResult, others: Sequence[RunResult], metric: str) -> list[Chart]:
+def difference_chart(
+    first: RunResult, others: Sequence[RunResult], metric: str, order: Sequence[str] = ()
+) -> list[Chart]:
     """Return a chart with the difference of every case to the first run; none where no case has both scores.
 
     Args:
         first: What the others are compared with, tested on the same cases.
         others: The other runs.
         metric: A metric of ``types.CASE_METRICS``.
+        order: Names of all runs of the page, which have the same marks in each chart.
     """
     reference, groups = by_class([first], metric), by_class(others, metric)
     differences = {
@@ -102,17 +114,19 @@ def difference_chart(first: RunResult, others: Sequence[RunResult], metric: str)
         f"{name} of each test case minus that of {first.name}; bars are means. Cases at the {better} of 0 are better "
         f"than with {first.name}."
     )
-    return [(dot_chart(differences, f"difference of {name}", f"Difference of {name} to {first.name}"), caption)]
+    title = f"Difference of {name} to {first.name}"
+    return [(dot_chart(differences, f"difference of {name}", title, order), caption)]
 
 
-def size_chart(results: Sequence[RunResult]) -> Chart:
+def size_chart(results: Sequence[RunResult], order: Sequence[str] = ()) -> Chart:
     """Return mean Dice against the number of parameters.
 
     Args:
-        results: Runs with a finite Dice, at least one.
+        results: Runs with a finite Dice and parameters, at least one.
+        order: Names of all runs of the page, which have the same marks in each chart.
     """
     points = [Point(r.parameters, r.mean("dice"), r.name, r.spread("dice")) for r in results]
     return (
-        scatter_chart(points, "parameters (log scale)", "test Dice", "Test Dice against parameters"),
+        scatter_chart(points, "parameters (log scale)", "test Dice", "Test Dice against parameters", order),
         "Mean test Dice against the number of parameters; bars are standard deviations over the cases.",
     )

@@ -160,7 +160,9 @@ def doubt_of(cases: int, low: float, high: float, noun: str = "cases") -> str:
         noun: What is counted.
     """
     if cases < FEWEST_JUDGED:
-        return f"{cases} {noun}, a verdict takes {FEWEST_JUDGED}"
+        first, _, rest = noun.partition(" ")
+        counted = first.removesuffix("s") if cases == 1 else first
+        return f"{' '.join(filter(None, (str(cases), counted, rest)))}, a verdict takes {FEWEST_JUDGED}"
     return "" if low < high else "the interval has no width"
 
 

@@ -55,7 +55,7 @@ def summary(values: Sequence[float], metric: str) -> str:
     result = RunResult("", 0, None, {metric: list(values)})
     if not result.finite(metric):
         return NO_SCORE
-    return f"{result.mean(metric):{form}} ± {result.spread(metric):{form}} ({result.median(metric):{form}})"
+    return f"{result.show(metric, form)} ({result.median(metric):{form}})"
 
 
 def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95, *, notes: bool = True) -> Table:
@@ -69,7 +69,7 @@ def statistics_table(comparisons: Sequence[Comparison], confidence: float = 0.95
     references = dict.fromkeys(comparison.reference for comparison in comparisons)
     one = len(references) == 1
     header = [
-        "run", *([] if one else ["compared with"]), "metric", "difference", f"{confidence:.0%} interval", "p",
+        "run", *([] if one else ["compared with"]), "metric", "difference", f"{100 * confidence:g} % interval", "p",
         "p (Holm)", "effect", "no worse within", "better / equal / worse", "note",
     ]  # fmt: skip
     rows = []

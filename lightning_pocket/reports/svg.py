@@ -25,7 +25,8 @@ _CHARACTER = 0.56 * FONT_SIZE  # mean width of a letter
 _COLOURS = 6
 _DASHES = ("", "7 4", "2 3", "10 3 2 3", "4 6", "1 5")
 _LEGEND_LINE = 22
-_LONGEST = 40  # letters of a name in the legend
+_LONGEST = 36  # letters of a name in the legend
+_HUGE = 1e12  # such as a loss that runs away
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def number(value: float) -> str:
     """Return a tick's label: 0.9, 25, 200k, 3M."""
+    if abs(value) >= _HUGE:
+        return f"{value:.0e}".replace("e+", "e")
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 10 * size or (abs(value) >= size and value % (size / 10) == 0):
             return f"{value / size:g}{letter}"
@@ -209,16 +212,38 @@ def tick_group(axis: str, parts: Iterable[str]) -> str:
     return f'<g class="ticks {axis}">{"".join(parts)}</g>'
 
 
-def legend(names: Sequence[str], sample: Callable[[int, float, float], str]) -> tuple[str, int]:
+def indices(names: Sequence[str], order: Sequence[str] = ()) -> list[int]:
+    """Return by which index each series has its mark and its colour, so that they mean the same in all charts.
+
+    Args:
+        names: Of the series of a chart.
+        order: Names of all series of the page; those of the chart in their own order without any.
+    """
+    places = {name: index for index, name in enumerate(order)}
+    return [places.get(name, index) for index, name in enumerate(names)]
+
+
+def shorten(name: str, limit: int) -> str:
+    """Return a name with at most ``limit`` letters; its end stays, which often tells it from others."""
+    if len(name) <= limit:
+        return name
+    end = (limit - 1) // 2
+    return f"{name[: limit - 1 - end]}…{name[len(name) - end :]}"
+
+
+def legend(
+    names: Sequence[str], sample: Callable[[int, float, float], str], places: Sequence[int] | None = None
+) -> tuple[str, int]:
     """Return the names of the series with their marks, wrapped to the width, and the height that they take.
 
     Args:
         names: Of the series.
         sample: Draws the mark of a series at ``(index, x, y)``, 28 pixels wide.
+        places: Index of each series, as :func:`indices` returns it; by default its place.
     """
     parts, x, y = [], float(LEFT), _LEGEND_LINE // 2 + 2
-    for index, name in enumerate(names):
-        shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    for index, name in zip(places or range(len(names)), names, strict=True):
+        shown = shorten(name, _LONGEST)
         needed = 36 + len(shown) * _CHARACTER + 16
         if x > LEFT and x + needed > WIDTH:
             x, y = float(LEFT), y + _LEGEND_LINE

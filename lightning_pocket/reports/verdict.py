@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lightning_pocket.storage import read_json
 
+from .activity import is_active
 from .classified import Classified
 from .collect import RunResult, metric_of
 from .comparison import Comparison
@@ -47,7 +48,7 @@ def verdicts(comparisons: Sequence[Comparison], confidence: float = 0.95) -> lis
 def _verdict(comparison: Comparison, confidence: float) -> str:
     name, reference = comparison.name, comparison.reference
     metric, margin = metric_name(comparison.metric), comparison.margin or 0.0
-    interval = f"{confidence:.0%} interval of the difference {show_interval(comparison)}"
+    interval = f"{100 * confidence:g} % interval of the difference {show_interval(comparison)}"
     found = f"({interval}{_tested(comparison)})"
     if comparison.non_inferior:
         return f"{name} is no worse than {reference} within {margin:g} {metric} {found}."
@@ -61,7 +62,7 @@ def _verdict(comparison: Comparison, confidence: float) -> str:
 
 def _tested(comparison: Comparison) -> str:
     """Return the p value as part of a sentence, empty where there is none."""
-    return "" if math.isnan(comparison.p_holm) else f"; p {show_p(comparison.p_holm)} after Holm"
+    return "" if math.isnan(comparison.p_holm) else f"; p {show_p(comparison.p_holm)} of a difference, after Holm"
 
 
 def caveats(results: Sequence[RunResult]) -> list[str]:
@@ -70,26 +71,47 @@ def caveats(results: Sequence[RunResult]) -> list[str]:
     Args:
         results: The runs.
     """
-    first, *others = results
-    found = [f"{r.name}: training has not finished." for r in results if r.manifest.get("finished") is False]
-    found += [f"{r.name}: not tested yet; run `pocket test --run_dir {r.path}`." for r in results if not r.subjects]
+    found = list(filter(None, map(_progress, results)))
     tested = [result for result in results if result.subjects]
-    found += [text for result in tested for text in (what_was_changed(result.path), _not_finite(result)) if text]
+    for result in tested:
+        found += filter(None, (what_was_changed(result.path), _not_finite(result), _one_class(result)))
     if len({frozenset(result.subjects) for result in tested}) > 1:
         found.append("The runs were not tested on the same cases: their means cannot be compared directly.")
     kinds = {result.name: kind for result in tested if (kind := _checkpoint(result))}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
         found.append(f"The runs were tested with different kinds of checkpoints: {listed}.")
-    if len({r.manifest.get("data", {}).get("hash") for r in results}) > 1:
+    if len({data for r in results if (data := r.manifest.get("data", {}).get("hash"))}) > 1:
         found.append("The runs were trained on differently prepared data.")
-    if any(not same_hardware(first, result) for result in others):
+    machines = [r for r in results if r.manifest.get("hardware")]
+    if any(not same_hardware(machines[0], other) for other in machines[1:]):
         found.append("The runs were trained on different machines: times and memory cannot be compared directly.")
+    epochs = {r.name: r.manifest["epochs"] for r in tested if r.manifest.get("epochs") is not None}
+    if len(set(epochs.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in epochs.items())
+        found.append(f"The runs were trained for different numbers of epochs: {listed}.")
     few = min((len(result.subjects) for result in tested), default=_FEW_CASES)
     if len(tested) > 1 and few < _FEW_CASES:
         scored = metric_name(_first_metric(tested[0]))
         found.append(f"With {few} test {_plural(few, 'case')}, small differences in {scored} may be chance.")
     return found
+
+
+def _progress(result: RunResult) -> str:
+    """Return that a run goes on, was not finished, or is still to be tested; empty where all of it is done."""
+    if result.manifest.get("finished") is False:
+        goes_on = is_active(result.path)
+        said = "goes on; the figures are those of this moment" if goes_on else "has not finished"
+        return f"{result.name}: training {said}."
+    return "" if result.subjects else f"{result.name}: not tested yet; run `pocket test --run_dir {result.path}`."
+
+
+def _one_class(result: RunResult) -> str:
+    """Return that a classification calls all images alike, which its AUC does not show; empty where it does not."""
+    cases = result.classified
+    if cases is None or len(set(cases.target.tolist())) < 2 or len(found := set(cases.predicted.tolist())) > 1:
+        return ""
+    return f"{result.name}: all {len(cases.subjects)} test images are taken for {cases.classes[found.pop()]}."
 
 
 def _first_metric(result: RunResult) -> str:
@@ -121,21 +143,25 @@ def same_hardware(first: RunResult, second: RunResult) -> bool:
 
 
 def _sentence(result: RunResult, first: RunResult | None = None) -> str:
-    size = f"{_score(result)} with {result.parameters:,} parameters"
+    size, score = f"{result.parameters:,} parameters", _score(result)
+    if first is not None and first.parameters:
+        size += f", {_share(result.parameters / first.parameters)} {first.name}'s"
+    said = f"{score} with {size}" if score else f"a network with {size}; not tested"
     if first is None:
-        return f"{result.name}: {size}."
-    clauses = [f"{size}, {_percent(result.parameters / first.parameters)} of {first.name}'s", _accuracy(result, first)]
+        return f"{result.name}: {said}."
+    clauses = [said, _accuracy(result, first)]
     if same_hardware(first, result):
         clauses += [_time(result, first), _memory(result, first)]
     return f"{result.name}: {'; '.join(clause for clause in clauses if clause)}."
 
 
 def _score(result: RunResult) -> str:
+    """Return the main score of a run; empty where it has not been tested."""
     if result.classified:
         auc = result.classified.scores["auc"]
         return f"AUC {auc:.3f}" if math.isfinite(auc) else "AUC not defined"
     dice = result.mean("dice") if "dice" in result.scores else None
-    return "not tested" if dice is None else f"Dice {dice:.3f}" if math.isfinite(dice) else "Dice not defined"
+    return "" if dice is None else f"Dice {dice:.3f}" if math.isfinite(dice) else "Dice not defined"
 
 
 def _classified(cases: Classified, other: Classified, name: str) -> str:
@@ -192,6 +218,11 @@ def _memory(result: RunResult, first: RunResult) -> str:
                 return f"peak {kind} memory the same"
             return f"peak {kind} memory {_percent(abs(1 - ratio))} {'lower' if ratio < 1 else 'higher'}"
     return ""
+
+
+def _share(fraction: float) -> str:
+    """Return ``8.4 % of``, or ``12 times`` of a network that is the larger one."""
+    return f"{fraction:.0f} times" if fraction >= 10 else f"{_percent(fraction)} of"
 
 
 def _percent(fraction: float) -> str:

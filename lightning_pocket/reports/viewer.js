@@ -109,13 +109,16 @@ globalThis.pocketVolumes = Object.assign((key, text) => { pocketVolumes.held[key
       if (entry.parts[part]) labels[part] = await unpack(await textOf(entry.parts[part]));
     }
     if (mine !== request) return; // another case was asked for meanwhile
+    const before = cases[shown.number], stays = before?.parts.image.key === entry.parts.image.key;
+    const cross = [...nv.scene.crosshairPos], { cal_min, cal_max } = nv.volumes[0] ?? {};
     while (nv.volumes.length) nv.removeVolumeByIndex(0);
     Object.assign(shown, { number, labels });
     nv.resizeListener();
     nv.addVolume(image);
     describe(entry);
     readWindow();
-    nv.scene.crosshairPos = entry.start.map((at, axis) => (at + 0.5) / entry.shape[axis]);
+    if (stays) setWindow([cal_min, cal_max]); // another run: at the same place of the same image
+    nv.scene.crosshairPos = stays ? cross : entry.start.map((at, axis) => (at + 0.5) / entry.shape[axis]);
     nv.drawScene();
     place();
     say("");

@@ -40,7 +40,7 @@ def find_results(root: Path) -> Results:
         if count >= MOST_FOLDERS:
             found.is_whole = False
             break
-        path = Path(folder)
+        path = type(root)(folder)
         folders[:] = sorted(name for name in folders if _is_looked_into(path / name))
         _note(found, path, set(files))
     return found

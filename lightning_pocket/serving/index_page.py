@@ -18,14 +18,14 @@ _Value = float | str | None
 #: Columns, what they hold, and how it is shown.
 _COLUMNS: dict[Column, tuple[Callable[[ShownRun], _Value], str]] = {
     Column("name", "run"): (lambda run: run.name, ""),
-    Column("kind", "kind"): (lambda run: run.kind, ""),
     Column("state", "state"): (lambda run: run.state, ""),
     Column("epochs", "epochs", True): (lambda run: _recorded(run, "epochs"), ",.0f"),
-    Column("parameters", "parameters", True): (lambda run: run.result.parameters if run.result else None, ",.0f"),
     Column("validated", "last validation", True): (lambda run: run.validated, ".4f"),
     Column("tested", "test", True): (lambda run: run.tested, ".4f"),
+    Column("parameters", "parameters", True): (lambda run: run.result.parameters if run.result else None, ",.0f"),
     Column("step", "step (ms)", True): (lambda run: run.result.step_ms if run.result else None, ".1f"),
     Column("minutes", "training (min)", True): (lambda run: _minutes(run), ".1f"),
+    Column("kind", "kind"): (lambda run: run.kind, ""),
     Column("started", "started (UTC)"): (lambda run: _started(run), ""),
 }
 _ORDERED = {column.key: value for column, (value, _) in _COLUMNS.items()}
@@ -46,7 +46,7 @@ def index_page(folder: ServedFolder, results: Results, runs: Sequence[ShownRun],
     """
     page = Page(folder.path.name or str(folder.path))
     page.markup(HEAD)
-    page.paragraph(_summary(runs), "lead")
+    page.markup(f'<p class="lead" data-summary>{escape(_summary(runs))}</p>')
     if not results.is_whole:
         page.paragraph(f"Only the first {MOST_FOLDERS:,} folders were looked through; serve a smaller one.", "note")
     if runs:
@@ -77,7 +77,7 @@ def _summary(runs: Sequence[ShownRun]) -> str:
         return "There are no runs here yet. They appear as soon as a training begins."
     counts = Counter(run.state for run in runs)
     listed = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return f"{len(runs)} runs: {listed}."
+    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {listed}."
 
 
 def _table(runs: Sequence[ShownRun], fields: Mapping[str, str], total: int) -> str:

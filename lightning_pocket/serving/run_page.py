@@ -9,7 +9,7 @@ from html import escape
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.charts import line_chart
 from lightning_pocket.reports.collect import RunResult
-from lightning_pocket.reports.comparison_tables import direction, origin_rows, result_rows
+from lightning_pocket.reports.comparison_tables import origin_rows, result_rows, scores_caption
 from lightning_pocket.reports.failures import failures_of
 from lightning_pocket.reports.page import Page
 
@@ -42,6 +42,9 @@ def run_page(folder: ServedFolder, run: ShownRun, folds: Sequence[str]) -> str:
     if folds:
         page.section("Folds")
         page.markup(links([(address("run", name), name) for name in folds]))
+    left_out = folder.left_out(run.path)
+    if left_out:
+        page.paragraph(f"Not read, since these links lead outside the folder: {', '.join(left_out)}.", "note")
     _add_files(page, folder, run)
     return page.html()
 
@@ -93,9 +96,7 @@ def _add_figures(page: Page, result: RunResult) -> None:
         if failure.frames or failure.log:
             page.paragraph(f"{name} ended {failure.where}: {failure.why}", "note")
     page.section("Figures")
-    page.table(
-        ["", result.name], result_rows([result]), f"Means ± standard deviations of test scores; {direction([result])}"
-    )
+    page.table(["", result.name], result_rows([result]), scores_caption([result]))
     page.table(["", result.name], origin_rows([result]), "What the run recorded.")
     if result.manifest.get("command"):
         page.code(str(result.manifest["command"]))
@@ -108,9 +109,8 @@ def _add_files(page: Page, folder: ServedFolder, run: ShownRun) -> None:
     if there:
         page.section("Files")
         page.markup(links([(address("files", name), name.removeprefix(prefix)) for name in there]))
-    pictures = sorted((run.path / "test" / "pictures").glob("*.png")) or sorted(
-        (run.path / "pictures").glob("**/*.png")
-    )
+    tested = sorted((run.path / "test" / "pictures").glob("*.png"))
+    pictures = [path for path in tested or sorted((run.path / "pictures").glob("**/*.png")) if path.is_file()]
     if pictures:
         page.section("Pictures")
         figures = "".join(_figure(folder.name(path)) for path in pictures[:_MOST_PICTURES])

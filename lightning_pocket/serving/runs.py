@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.processes import is_alive
+from lightning_pocket.reports.activity import is_active, stamps
 from lightning_pocket.reports.collect import RunResult, read_run
-from lightning_pocket.storage import read_json
 
 from .folder import ServedFolder
 
-#: Files whose change makes a run be read again.
-_FILES = ("manifest.json", "metrics.csv", "crossval.json", "cases.csv", "test/cases.csv", "error.json")
-#: A run of another machine is taken to train where it has written something in the last so many seconds.
-_SILENT_S = 900.0
 #: What is shown of the scores: the first of these that a run has.
 _VALIDATED = ("val/dice", "val/auc", "val/accuracy")
 
@@ -80,9 +73,9 @@ class Runs:
             path: Its folder.
             kind: What it is.
         """
-        stamps = _stamps(path)
-        if path not in self._known or self._known[path][0] != stamps:
-            self._known[path] = (stamps, *self._read(path))
+        now = stamps(path)
+        if path not in self._known or self._known[path][0] != now:
+            self._known[path] = (now, *self._read(path))
         _, result, error = self._known[path]
         state = state_of(path, result.manifest if result else {})
         state = "unreadable" if result is None and state != "training" else state
@@ -90,12 +83,9 @@ class Runs:
 
     def _read(self, path: Path) -> tuple[RunResult | None, str]:
         try:
-            self._folder.check(path)
             return read_run(path), ""
         except PocketError as error:
             return None, str(error)
-        except (LookupError, TypeError, ValueError, OSError) as error:
-            return None, f"{path}: cannot be read as a run ({type(error).__name__}: {error})."
 
 
 def state_of(run: Path, manifest: dict[str, Any]) -> str:
@@ -107,36 +97,7 @@ def state_of(run: Path, manifest: dict[str, Any]) -> str:
     """
     if manifest.get("finished"):
         return "finished"
-    folds = sorted(run.glob("fold_*")) if (run / "crossval.json").is_file() else []
-    if any(map(is_training, (run, *folds))):
+    if is_active(run):
         return "training"
-    return "failed" if (run / "error.json").is_file() else "stopped"
-
-
-def is_training(run: Path) -> bool:
-    """Whether a process trains in a folder.
-
-    The lock is only read: to try it could make a training fail that begins in this moment.
-
-    Args:
-        run: The run folder.
-    """
-    try:
-        holder = read_json(run / ".lock")
-        if holder["host"] == socket.gethostname():
-            return is_alive(int(holder["pid"]))
-    except (PocketError, LookupError, TypeError, ValueError):
-        return False
-    return any(time.time() - seconds < _SILENT_S for seconds, _ in filter(None, _stamps(run)))
-
-
-def _stamps(path: Path) -> list[tuple[float, int] | None]:
-    found: list[tuple[float, int] | None] = []
-    for name in _FILES:
-        try:
-            status = (path / name).stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_mtime, status.st_size))
-    return found
+    folds = run.glob("fold_*/error.json") if (run / "crossval.json").is_file() else ()
+    return "failed" if (run / "error.json").is_file() or any(folds) else "stopped"

@@ -1,7 +1,10 @@
 // Keeps what is shown up to date while a run goes on; without it a reader loads the page again.
 (() => {
   "use strict";
-  const seconds = 2;
+  const seconds = 2, patience = 10; // between two looks; where the server does not answer
+  const stale = Object.assign(document.createElement("p"), { className: "note", hidden: true });
+  stale.textContent = "The server does not answer: what is shown is no longer kept up to date.";
+  stale.setAttribute("role", "status");
 
   async function ask(address) {
     const answer = await fetch(address, { cache: "no-cache" });
@@ -9,15 +12,17 @@
   }
 
   function repeat(look) {
-    const again = () => setTimeout(async () => {
+    document.querySelector("h1").after(stale);
+    const again = (wait) => setTimeout(async () => {
       try {
         if (!document.hidden) await look();
+        stale.hidden = true;
       } catch {
-        return; // the server has ended
+        stale.hidden = false;
       }
-      again();
-    }, 1000 * seconds);
-    again();
+      again(stale.hidden ? seconds : patience);
+    }, 1000 * wait);
+    again(seconds);
   }
 
   const live = document.querySelector("[data-live]");
@@ -30,12 +35,18 @@
     });
   }
 
-  const table = document.querySelector(".runs tbody");
-  if (table) {
+  const summary = document.querySelector("[data-summary]");
+  if (summary) {
     repeat(async () => {
       const text = await ask(location.href);
-      const fresh = text && new DOMParser().parseFromString(text, "text/html").querySelector(".runs tbody");
-      if (!fresh) return;
+      if (text === null) return;
+      const page = new DOMParser().parseFromString(text, "text/html");
+      const table = document.querySelector(".runs tbody"), fresh = page.querySelector(".runs tbody");
+      if (!table !== !fresh) location.reload(); // the first run is there
+      if (!table || !fresh) return;
+      for (const name of ["[data-summary]", ".runs caption"]) {
+        document.querySelector(name).textContent = page.querySelector(name).textContent;
+      }
       const chosen = new Set([...table.querySelectorAll("input:checked")].map((box) => box.value));
       const rows = new Map([...table.rows].map((row) => [row.dataset.run, row]));
       for (const row of fresh.rows) {

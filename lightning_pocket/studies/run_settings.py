@@ -18,7 +18,7 @@ from lightning_pocket.run_folder import RunFolder, show_differences
 from lightning_pocket.storage import read_json
 
 #: What ``--print_config`` prints and no run records.
-NOT_RECORDED = ("ckpt_path", "weights_only", "fresh")
+NOT_RECORDED = ("ckpt_path", "weights_only", "fresh", "progress")
 
 
 def resolve_settings(options: Sequence[str]) -> dict[str, Any]:

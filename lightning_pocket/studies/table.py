@@ -15,7 +15,8 @@ from lightning_pocket.launch import Option, Run, configs_folder, find_config
 
 from .yaml_fields import checked_fields, suggest
 
-Published = dict[str, float | str]
+#: Numbers of a paper by metric.
+Scores = dict[str, float | str]
 Checkpoint = Literal["last", "best"]
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -52,7 +53,7 @@ class Row:
     folds: int | None = None
     seed: int | None = None
     compare_to: str = ""
-    published: Published = field(default_factory=dict)
+    published: Scores = field(default_factory=dict)
 
     def mean(self, metric: str) -> float | None:
         """Return the published mean of a metric, None where there is none."""

@@ -12,8 +12,8 @@ from typing import Any
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.collect import RunResult
 from lightning_pocket.reports.comparison import Comparison, Criteria, compare_pairs, on_same_cases
-from lightning_pocket.reports.comparison_page import add_statistics
 from lightning_pocket.reports.page import Page
+from lightning_pocket.reports.run_parts import add_statistics
 from lightning_pocket.reports.seeds import SeededRuns
 from lightning_pocket.reports.statistics_tables import metric_name, scores_of, show_p, show_scores, statistics_table
 from lightning_pocket.reports.table_files import Table, write_tables

@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from lightning_pocket.launch import Option
-from lightning_pocket.studies.table import Row
+from lightning_pocket.studies.table import Checkpoint, Row
 
 from .parameters import Point
 from .samplers import Pruner, Sampler
 from .space import Space
 
 Direction = Literal["maximize", "minimize"]
-Checkpoint = Literal["last", "best"]
+#: Columns of ``trials.csv`` beside parameters and metrics.
+STATE, WHEN = ("trial", "state"), ("began", "ended", "seconds", "run", "same_as", "remark", "commands")
 #: What may change in the file of a study that has begun: it changes no trial.
 _FREE = ("title", "source", "notes", "takes", "trials", "time_limit", "published", "metrics")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lightning_pocket.reports.fronts import undominated
@@ -178,6 +179,11 @@ def best(sweep: Sweep, done: Sequence[Outcome]) -> list[Outcome]:
     return front[:1] if len(sweep.objectives) == 1 else front
 
 
+def trained(found: Sequence[Outcome]) -> list[Outcome]:
+    """Return the trials that show how long one takes: trained for themselves, to the end or until they were pruned."""
+    return [o for o in found if o.state in ("done", "pruned") and o.same_as is None and o.seconds]
+
+
 def remaining_s(study: SweepStudy, at_once: int) -> float | None:
     """Return about how long the trials that have not ended will take, in seconds; None where none has ended yet.
 
@@ -185,17 +191,8 @@ def remaining_s(study: SweepStudy, at_once: int) -> float | None:
         study: The study.
         at_once: How many trials run at a time, in all processes.
     """
-    found = outcomes(study)
-    trained = [o.seconds for o in found if o.state in ("done", "pruned") and o.same_as is None and o.seconds]
+    took = [outcome.seconds or 0.0 for outcome in trained(outcomes(study))]
     count = tally(study)
-    if not trained or count.is_over:
+    if not took or count.is_over:
         return None
-    return sum(trained) / len(trained) * (count.total - count.ended) / at_once
-
-
-def show_duration(seconds: float) -> str:
-    """Return a duration for people, such as ``2 h 10 min``."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return fmean(took) * (count.total - count.ended) / at_once

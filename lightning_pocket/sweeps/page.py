@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_pocket.reports.durations import show_duration
+from lightning_pocket.reports.failures import Failure
 from lightning_pocket.reports.page import Page
+from lightning_pocket.reports.run_parts import add_failures
 from lightning_pocket.reports.svg_file import write_svg
 from lightning_pocket.reports.table_files import Table
 
 from .figures import Figure, Figures
-from .outcome import show_duration
+from .outcome import trained
 from .published_figures import published_figures
 from .read import read_sweep
 from .record import COPY, read_record
@@ -45,13 +48,16 @@ def write_page(study: SweepStudy, report: SweepReport) -> list[Path]:
     return [study.folder / PAGE, *files]
 
 
-def add_study(page: Page, study: SweepStudy, report: SweepReport) -> list[Figure]:
+def add_study(
+    page: Page, study: SweepStudy, report: SweepReport, failures: Mapping[str, Failure] | None = None
+) -> list[Figure]:
     """Add the verdict, figures and tables of a study, and how it was made.
 
     Args:
         page: Where they are added.
         study: The study, which has begun.
         report: Its trials.
+        failures: Why trials ended before their time, by their name.
 
     Returns:
         The figures, in their order.
@@ -61,6 +67,8 @@ def add_study(page: Page, study: SweepStudy, report: SweepReport) -> list[Figure
     """
     figures = Figures(report)
     add_verdict(page, study, figures)
+    if failures:
+        add_failures(page, failures)
     drawn: list[Figure] = []
     for heading, shown, notes in _sections(study, figures):
         if not shown and not notes:
@@ -131,16 +139,16 @@ def _given(report: SweepReport, slots: int) -> list[str]:
 
 def _took(report: SweepReport) -> str:
     """Return how long the trials took, and how long the file says that they do."""
-    trained = [o for o in report.outcomes if o.same_as is None and o.seconds and o.state in ("done", "pruned")]
+    known = trained(report.outcomes)
     said = f" The file says: {report.sweep.takes}" if report.sweep.takes else ""
-    if not trained:
+    if not known:
         return f"No trial has been trained yet.{said}"
-    total = sum(outcome.seconds or 0.0 for outcome in trained)
-    began = min(o.trial.datetime_start for o in trained if o.trial.datetime_start)
-    ended = max(o.trial.datetime_complete for o in trained if o.trial.datetime_complete)
-    each = show_duration(total / len(trained))
+    total = sum(outcome.seconds or 0.0 for outcome in known)
+    began = min(o.trial.datetime_start for o in known if o.trial.datetime_start)
+    ended = max(o.trial.datetime_complete for o in known if o.trial.datetime_complete)
+    each = show_duration(total / len(known))
     return (
-        f"{len(trained)} trainings took {show_duration(total)} in all, {each} each, between {began:%Y-%m-%d %H:%M} and "
+        f"{len(known)} trainings took {show_duration(total)} in all, {each} each, between {began:%Y-%m-%d %H:%M} and "
         f"{ended:%Y-%m-%d %H:%M}.{said}"
     )
 

@@ -21,6 +21,7 @@ Value = bool | int | float | str | None
 Point = dict[str, Value]
 #: YAML 1.1 reads 1e-3, without a dot, as text.
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_POWER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)e[+-]?\d+", re.IGNORECASE)
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
 
 
@@ -66,13 +67,11 @@ class Parameter:
         low, high, step = self._range()
         if step is None:
             raise PocketError("is a range without end of values; give it a step, or choices.")
-        count = int((high - low) / step + 1e-9) + 1
-        if self.type == "int":
-            return [int(low + index * step) for index in range(count)]
-        return [round(low + index * step, 12) for index in range(count)]
+        places = range(round((high - low) / step) + 1)
+        return [self._value(low, step, place) for place in places]
 
     def ends(self) -> list[Value]:
-        """Return values that stand for all when settings are checked: every choice, or both ends of a range."""
+        """Return values that stand for all when settings are checked: every choice, or both ends of what is drawn."""
         if self.choices:
             return self.values()
         low, high, _ = self._range()
@@ -102,9 +101,17 @@ class Parameter:
 
     def _range(self) -> tuple[float, float, float | None]:
         low, high, step = (_number(end) for end in (self.low, self.high, self.step))
+        if low is None or high is None:
+            raise PocketError("has no low or no high.")  # which the reader refuses
         if self.type == "int" and step is None:
             step = 1
-        return low, high, step  # type: ignore[return-value]  # the reader has checked both ends
+        if step is None:
+            return low, high, None
+        return low, self._value(low, step, int((high - low) / step + 1e-9)), step
+
+    def _value(self, low: float, step: float, place: int) -> float:
+        """Return a value of a range with steps."""
+        return int(low + place * step) if self.type == "int" else round(low + place * step, 12)
 
 
 def read_parameter(content: Any, key: str, where: str) -> Parameter:
@@ -192,8 +199,8 @@ def short_names(keys: Sequence[str], given: Mapping[str, str]) -> dict[str, str]
 
 
 def _label(choice: Any) -> Any:
-    """Return a choice; text that is a number is one."""
-    return _number(choice) if isinstance(choice, str) and _FLOAT.fullmatch(choice) else choice
+    """Return a choice; text such as 1e-3 is the number that YAML missed, and ``"32"`` is meant as text."""
+    return float(choice) if isinstance(choice, str) and _POWER.fullmatch(choice) else choice
 
 
 def _number(value: Any) -> float | None:

@@ -35,16 +35,22 @@ class PruningWatch:
         Returns:
             Whether the trial has been pruned.
         """
+        import optuna
+
         for epoch, value in self._reports():
-            if self.pruned:
-                break
             if epoch in self._seen:
                 continue
-            self.trial.report(value, step=epoch)
-            if self.trial.should_prune():
+            try:
+                self.trial.report(value, step=epoch)
+            except optuna.exceptions.UpdateFinishedTrialError:  # taken over by another worker
+                break
+            verdict = not self.pruned and self.trial.should_prune()
+            if verdict:
                 write_text(self.folder / STOP, f"pruned after epoch {epoch}\n")
                 self.pruned = True
             self._seen.add(epoch)  # last: where the storage is away, it is reported again
+            if verdict:
+                break
         return self.pruned
 
     def _reports(self) -> list[tuple[int, float]]:

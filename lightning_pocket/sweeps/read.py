@@ -10,10 +10,10 @@ import yaml
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, find_config
-from lightning_pocket.studies.table import METRICS, PARAMETERS, Row
+from lightning_pocket.studies.table import METRICS, PARAMETERS, Checkpoint, Row
 from lightning_pocket.studies.yaml_fields import checked_fields, suggest
 
-from .definition import Checkpoint, Direction, Objective, Published, Sweep
+from .definition import STATE, WHEN, Direction, Objective, Published, Sweep
 from .measures import check_metric
 from .samplers import Pruner, Sampler, check_constrained, check_pruner, check_sampler
 from .space import read_space
@@ -107,7 +107,7 @@ def _check(sweep: Sweep, where: str) -> None:
     if sweep.infeasible_on_out_of_memory:
         check_constrained(sweep.sampler, where)
     if sweep.pruner is not None:
-        check_pruner(sweep.pruner, len(sweep.objectives), where)
+        check_pruner(sweep.pruner, [entry.direction for entry in sweep.objectives], where)
     _check_numbers(sweep, where)
     _check_options(sweep, where)
     _check_published(sweep, where)
@@ -164,6 +164,9 @@ def _check_options(sweep: Sweep, where: str) -> None:
     for name in sweep.options:
         if name in sweep.space.parameters:
             raise PocketError(f"{where}: {name} is in options and in space; leave one out.")
+    for name in sweep.space.parameters:
+        if name in (*STATE, *WHEN, *sweep.measured):
+            raise PocketError(f"{where}: space: {name}: trials.csv has another column of this name; take another one.")
 
 
 def _check_published(sweep: Sweep, where: str) -> None:

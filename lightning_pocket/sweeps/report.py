@@ -15,14 +15,12 @@ from lightning_pocket.reports.table_files import Table, write_tables
 from lightning_pocket.storage import write_csv
 from lightning_pocket.studies.table import PARAMETERS
 
-from .definition import Published, Sweep
+from .definition import STATE, WHEN, Published, Sweep
 from .measures import Measured
 from .outcome import Outcome, best
 from .runs import TrialRuns
 from .space import show_value
 
-_STATE = ("trial", "state")
-_WHEN = ("began", "ended", "seconds", "run", "same_as", "remark")
 _NAMES = {"parameters": "parameters", "macs": "MACs", "train_mib": "training (MiB)", "infer_mib": "inference (MiB)",
           "step_ms": "step (ms)", "train_s": "training (s)"}  # fmt: skip
 
@@ -47,7 +45,7 @@ class SweepReport:
         """Return a table of all trials."""
         keys, metrics = list(self.sweep.space.parameters), self.sweep.measured
         header = [
-            *_STATE,
+            *STATE,
             *(self.sweep.space.short[key] for key in keys),
             *map(metric_title, metrics),
             "time",
@@ -135,7 +133,7 @@ class SweepReport:
     def _columns(self) -> list[str]:
         metrics = self.sweep.measured
         spread = [name for metric in metrics for name in (metric, f"{metric}_std", f"{metric}_runs")]
-        return [*_STATE, *self.sweep.space.parameters, *spread, *_WHEN, "commands"]
+        return [*STATE, *self.sweep.space.parameters, *spread, *WHEN]
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
         record: dict[str, Any] = {"trial": outcome.slot, "state": outcome.state, **outcome.point}

@@ -47,6 +47,10 @@ _PRUNERS = {
     "patient": "PatientPruner",
     "threshold": "ThresholdPruner",
 }
+#: Pruners with limits of their own, whichever way the objective goes.
+_UNDIRECTED = ("threshold",)
+#: How metrics of the validation end of which less is better.
+_FALLING = ("loss",)
 #: Set by the sweep itself, or objects that no YAML file can hold.
 _OURS = ("self", "seed", "wrapped_pruner", "constraints_func", "independent_sampler")
 #: More trials than this of one study would share their random numbers.
@@ -195,12 +199,12 @@ def check_constrained(sampler: Sampler, where: str) -> None:
         )
 
 
-def check_pruner(pruner: Pruner, objectives: int, where: str) -> None:
-    """Refuse a pruner that does not exist, or with several objectives.
+def check_pruner(pruner: Pruner, directions: Sequence[str], where: str) -> None:
+    """Refuse a pruner that does not exist, with several objectives, or that would end the best trials.
 
     Args:
         pruner: What the file says.
-        objectives: How many there are.
+        directions: Direction of each objective.
         where: Names the file in errors.
 
     Raises:
@@ -208,12 +212,25 @@ def check_pruner(pruner: Pruner, objectives: int, where: str) -> None:
     """
     if pruner.name not in _PRUNERS:
         raise PocketError(f"{where}: there is no pruner {pruner.name!r}.{suggest(pruner.name, ['none', *_PRUNERS])}")
-    if objectives > 1:
-        raise PocketError(f"{where}: pruner {pruner.name} is for one objective, found {objectives}. Take none.")
+    if len(directions) > 1:
+        raise PocketError(f"{where}: pruner {pruner.name} is for one objective, found {len(directions)}. Take none.")
     if not pruner.metric.startswith("val/"):
         raise PocketError(f"{where}: pruner: metric is {pruner.metric!r}, expected one of the validation, as val/dice.")
+    _check_direction(pruner, directions[0], where)
     _check_options("pruner", _PRUNERS[pruner.name], pruner.options, where)
     _try(pruner.make, f"{where}: pruner {pruner.name}")
+
+
+def _check_direction(pruner: Pruner, direction: str, where: str) -> None:
+    """Refuse a metric that goes the other way: Optuna's pruners judge it by the direction of the objective."""
+    wanted = "minimize" if pruner.metric.endswith(_FALLING) else "maximize"
+    if pruner.name in _UNDIRECTED or wanted == direction:
+        return
+    better, instead = ("less", "val/dice") if wanted == "minimize" else ("more", "val/loss")
+    raise PocketError(
+        f"{where}: pruner: of {pruner.metric} {better} is better, but the objective is to {direction}, and "
+        f"{pruner.name} judges both alike: it would end the best trials. Give it such a metric as {instead}."
+    )
 
 
 def _violation(trial: FrozenTrial) -> tuple[float]:

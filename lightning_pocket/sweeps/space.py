@@ -73,6 +73,13 @@ class Space:
         """Return the configs that a point chooses."""
         return [name for key, value in point.items() for name in self.parameters[key].configs(value)]
 
+    def chosen_configs(self) -> list[str]:
+        """Return every config that some point chooses, each once."""
+        chosen = [
+            (entry, value) for entry in self.parameters.values() if entry.type == "config" for value in entry.values()
+        ]
+        return list(dict.fromkeys(name for entry, value in chosen for name in entry.configs(value)))
+
     def options(self, point: Point) -> dict[str, Option]:
         """Return the options of ``pocket fit`` of a point."""
         chosen = {key: (self.parameters[key], value) for key, value in point.items()}

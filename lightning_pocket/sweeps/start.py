@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.launch import find_config, read_config
 from lightning_pocket.storage import write_json, write_text
 
 from .definition import Sweep
@@ -93,7 +95,7 @@ class Request:
         checked = self.check() if self.url is None and not (self.folder / JOURNAL).is_file() else None
         study = self.open()
         check_key(study, self.url)
-        identity = self.sweep.identity(list(self.more))
+        identity = self._identity()
         if study.exists:
             study.check(identity, study.study.user_attrs["settings"])  # at once, where the file was changed
             (base,) = resolve([self.runs(0, self.sweep.space.samples()[0]).options()])
@@ -108,6 +110,12 @@ class Request:
             check_key(study, self.url)  # another folder's command may have been faster
         self._record(study.name)
         return study
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what makes trials comparable; of configs that only some of them take, what the files hold."""
+        chosen = {name: _content(find_config(name)) for name in self.sweep.space.chosen_configs()}
+        known: dict[str, Any] = {"config": json.loads(json.dumps(chosen, default=str))} if chosen else {}
+        return self.sweep.identity(list(self.more)) | known
 
     def open(self) -> SweepStudy:
         """Return the study, which need not be there yet.
@@ -147,6 +155,18 @@ class Request:
         write_json(self.folder / RECORD, record | {"storage": storage})
         if self.file.resolve() != (self.folder / COPY).resolve():
             write_text(self.folder / COPY, self.file.read_text(encoding="utf-8"))
+
+
+def _content(config: Path) -> Any:
+    """Return what a config says, with what the files say that it names in their place."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): filled(entry) for key, entry in value.items()}
+        named = config.parent / value if isinstance(value, str) and value.endswith(".yaml") else config
+        return _content(named) if named != config and named.is_file() else value
+
+    return filled(read_config(config))
 
 
 def _check_data(settings: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,14 +27,15 @@ SECRETS = (VARIABLE, "PGPASSWORD", "MYSQL_PWD")
 JOURNAL = "study.journal"
 _PASSWORD = re.compile(r"(://[^/@:]*):.*@")
 _PARAMETER = re.compile(r"([?&](?:password|sslpassword|sslkey)=)[^&#]*", re.IGNORECASE)
-#: Seconds that connecting to a server may take.
-_CONNECT_S = 10
-#: Held while the tables of a database are made: processes that make them together fail, or mark their version twice.
+#: Take a lock that is held while the tables of a database are made, if it is free: processes that make them together
+#: fail, or mark their version twice.
 _TABLE_LOCKS = {
-    "postgresql": "SELECT pg_advisory_lock(7061774)",
-    "mysql": "SELECT GET_LOCK('pocket_sweep', 60)",
-    "mariadb": "SELECT GET_LOCK('pocket_sweep', 60)",
+    "postgresql": "SELECT pg_try_advisory_lock(7061774)",
+    "mysql": "SELECT GET_LOCK('pocket_sweep', 0)",
+    "mariadb": "SELECT GET_LOCK('pocket_sweep', 0)",
 }
+#: Seconds to wait for that lock, and between two tries. Hundreds of workers may begin together.
+_TABLES_S, _TRY_S = 300.0, 0.2
 
 
 def storage_url(option: str | None) -> str | None:
@@ -93,6 +95,7 @@ def open_storage(url: str | None, folder: Path, grace_s: float) -> BaseStorage:
         return _open_journal(folder / JOURNAL)
     shown = redact(url)
     if "://" not in url:
+        shown = re.sub(r".*@", "***@", url)
         raise PocketError(f"--storage {shown}: expected a URL, such as postgresql+psycopg://USER:PASSWORD@HOST/NAME.")
     if url.startswith("sqlite"):
         raise PocketError(
@@ -101,12 +104,12 @@ def open_storage(url: str | None, folder: Path, grace_s: float) -> BaseStorage:
         )
     from optuna.storages import RDBStorage
 
-    options: dict[str, Any] = {"pool_pre_ping": True}  # a connection that was dropped is replaced before it is used
-    if url.startswith(tuple(_TABLE_LOCKS)):
-        options["connect_args"] = {"connect_timeout": _CONNECT_S}
+    from .database_options import engine_options
+
     interval = max(1, round(grace_s / 10))
     grace = max(interval + 1, round(grace_s))
     try:
+        options = engine_options(url)
         with _tables_locked(url, options):
             return RDBStorage(url, options, heartbeat_interval=interval, grace_period=grace)
     except ImportError as error:
@@ -170,7 +173,11 @@ def _tables_locked(url: str, options: Mapping[str, Any]) -> Iterator[None]:
         return
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, **options)
     with engine.connect() as connection:  # its end is that of the lock
-        connection.execute(sqlalchemy.text(lock))
+        deadline = time.monotonic() + _TABLES_S
+        while not connection.execute(sqlalchemy.text(lock)).scalar():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another worker has been making its tables for {_TABLES_S:g} s")
+            time.sleep(_TRY_S)
         yield
 
 

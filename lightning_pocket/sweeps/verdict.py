@@ -90,7 +90,8 @@ def _range(parameter: Parameter) -> str:
         values = [show_value(value) for value in parameter.values()]
         return ", ".join(values if len(values) <= _MANY else [*values[:_MANY], "…"])
     low, high = map(show_value, parameter.ends())
-    return f"{low} to {high}{', by its logarithm' if parameter.log else ''}"
+    step = "" if parameter.step is None else f" in steps of {parameter.step}"
+    return f"{low} to {high}{step}{', by its logarithm' if parameter.log else ''}"
 
 
 def _progress(report: SweepReport, count: Tally) -> str:

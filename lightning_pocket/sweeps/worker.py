@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.reports.durations import show_duration
 from lightning_pocket.reports.job_progress import JobProgress
 from lightning_pocket.studies.jobs import PAUSE_S, RunningJob, free_slot
 
 from .claims import Claims
 from .interrupts import Interrupts
 from .measures import as_plain, measure_trial
-from .outcome import remaining_s, show_duration, tally
+from .outcome import remaining_s, tally
 from .pruning import PruningWatch
+from .report import show_measured
 from .runs import TrialRuns
 from .study import MOST_LOST, SweepStudy
 from .study_storage import SECRETS, lost_connection
@@ -199,9 +201,17 @@ class Worker:
             return
         is_full = sum(other.running is not None for other in self._works) >= len(self.environments)
         is_late = work.waits and self._is_late
-        work.waits = twin is not None or is_full or is_late or self._is_in_use(work)
+        work.waits = twin is not None or is_full or is_late or self._is_in_use(work) or not self._is_first(work)
         if not work.waits:
             self._start(work)
+
+    def _is_first(self, work: Work) -> bool:
+        """Say that a trial is begun, unless one that is the same was begun by another process this very moment."""
+        with self.study.exclusive():
+            if find_twin(self.study, work.claimed, work.identity or "") is not None:
+                return False
+            self._claims.note(work.claimed, begun=True)
+        return True
 
     def _is_in_use(self, work: Work) -> bool:
         """Whether another process trains in the folder: that of a silent worker that lives, or one about to end."""
@@ -212,15 +222,18 @@ class Worker:
         return bool(holder)
 
     def _start(self, work: Work) -> None:
-        job = work.runs.job()
-        commands = job.commands()
-        if not commands:  # made by a process that was killed before it could say so
-            self._measure(work)
-            return
+        made = [["pocket", *line] for line in work.runs.commands(everything=True)]
+        self._claims.note(work.claimed, commands=made)
         if self.study.sweep.pruner is not None:
             work.watch = PruningWatch(work.runs.pruning, work.claimed.trial)
-        made = [["pocket", *line] for line in work.runs.commands(everything=True)]
-        self._claims.note(work.claimed, begun=True, commands=made)
+            if work.watch.pruned:  # by a process that was killed before it could say so
+                work.watch.look()
+                self._end(work, "pruned", self._claims.prune(work.claimed))
+                return
+        job = work.runs.job()
+        if not job.commands():  # likewise
+            self._measure(work)
+            return
         slot = free_slot([other.running for other in self._works if other.running])
         environment = {**self.environments[slot], **dict.fromkeys(SECRETS, "")}
 
@@ -249,7 +262,7 @@ class Worker:
         self._claims.note(work.claimed, results=as_plain(found))
         values = [found[objective.metric].mean for objective in sweep.objectives]
         is_ours = self._claims.complete(work.claimed, values)
-        shown = ", ".join(f"{o.metric} {value:.4g}" for o, value in zip(sweep.objectives, values, strict=True))
+        shown = ", ".join(f"{name} {show_measured(found[name], name)}" for name in wanted)
         self._end(work, f"done: {shown}", is_ours)
 
     def _copy(self, work: Work, twin: Twin) -> None:
