@@ -16,11 +16,12 @@ ALLOWED: dict[str, set[str]] = {
     "networks": {"layers"},
     "losses": set(),
     "metrics": set(),
+    "regularizers": set(),
     "inference": set(),
     "data": {"machine.limits"},
     "speed": set(),
     "tasks": {"networks", "inference", "losses", "metrics", "speed"},
-    "callbacks": {"metrics", "reports", "speed"},
+    "callbacks": {"metrics", "regularizers", "reports", "speed"},
     "reports": {"metrics"},
     "profiling": set(),
     "machine": set(),
@@ -121,7 +122,8 @@ def test_median_file_is_short():
 
 
 @pytest.mark.parametrize(
-    "package", ["layers", "networks", "losses", "metrics", "inference", "tasks", "callbacks", "data"]
+    "package",
+    ["layers", "networks", "losses", "metrics", "regularizers", "inference", "tasks", "callbacks", "data"],
 )
 def test_every_public_name_exists_and_is_documented(package):
     module = __import__(f"lightning_pocket.{package}", fromlist=["__all__"])
