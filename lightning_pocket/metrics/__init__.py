@@ -14,9 +14,11 @@ from .classification import (
     roc_curve,
     score_classes,
 )
+from .overlap import OverlapScores, overlap_scores
 from .surface import SurfaceDistances, surface_distances, volume_hd95
 
 if TYPE_CHECKING:
+    from .confusion import SetConfusion
     from .dice import CaseDice, Dice, dice_per_class
     from .gathered_logits import GatheredLogits
 
@@ -26,6 +28,8 @@ __all__ = [
     "CaseDice",
     "Dice",
     "GatheredLogits",
+    "OverlapScores",
+    "SetConfusion",
     "SurfaceDistances",
     "area_under_roc",
     "calibration",
@@ -33,6 +37,7 @@ __all__ = [
     "column_name",
     "confusion_matrix",
     "dice_per_class",
+    "overlap_scores",
     "roc_curve",
     "score_case",
     "score_classes",
@@ -44,6 +49,7 @@ _NEEDS_TORCH = {
     "CaseDice": ".dice",
     "Dice": ".dice",
     "GatheredLogits": ".gathered_logits",
+    "SetConfusion": ".confusion",
     "dice_per_class": ".dice",
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
@@ -123,7 +124,7 @@ class Network(nn.Module, ABC):
             return recompute(function, modules, *inputs)
         return function(*inputs)
 
-    def check_input(self, x: Tensor) -> None:
+    def check_input(self, x: Tensor | Proxy) -> None:
         """Raise an error if the network cannot process these images.
 
         Args:
@@ -133,6 +134,8 @@ class Network(nn.Module, ABC):
             PocketError: If the number of axes or of channels is wrong, or a spatial size is not a multiple of
                 ``divisor``.
         """
+        if isinstance(x, Proxy):  # torch.fx follows a stand-in, which has no shape yet
+            return
         shape = tuple(x.shape)
         if len(shape) != self.spatial_dims + 2:
             axes = "(B, C, H, W)" if self.spatial_dims == 2 else "(B, C, D, H, W)"

@@ -10,6 +10,8 @@ from lightning_pocket.errors import PocketError
 from .base import Case, Layout
 from .brats2020 import BraTS2020
 from .busi import BUSI
+from .camvid import CamVid
+from .cityscapes import Cityscapes
 from .covidx import Covidx
 from .decathlon import Decathlon
 from .hc18 import HC18
@@ -36,6 +38,8 @@ __all__ = [  # noqa: RUF022
     "BraTS2020",
     "Covidx",
     "MedMNIST",
+    "Cityscapes",
+    "CamVid",
     "HC18",
     "BUSI",
     "ImageMasks",
