@@ -32,6 +32,7 @@ OWN = {
     "checkpoints",
     "config.yaml",
     "error.json",
+    "label_noise.csv",
     "manifest.json",
     "metrics.csv",
     "pictures",
@@ -53,6 +54,7 @@ class RunFolder:
         config.yaml            every setting
         manifest.json          versions, seed, git commit, data, whether it finished
         error.json             why the last attempt failed, until the next one begins
+        label_noise.csv        given and true class of the training images whose label was drawn, if any
         metrics.csv            one row per step that logged something
         tensorboard/           the same for TensorBoard
         wandb/                 the same for W&B, with --config wandb
@@ -60,6 +62,7 @@ class RunFolder:
         checkpoints/best.ckpt  the weights with the best monitored metric
         pictures/              validation cases, image, truth and prediction
         test/cases.csv         one row per tested case
+        test/classes.csv       one row per class, and confusion.csv, with --config mean_iou
         test/test.json         which weights were tested on which data
         test/pictures/         the same for tested cases
         test/roc.svg           and confusion.svg, reliability.svg, of a classification

@@ -19,8 +19,12 @@ IMAGE_PRESETS = [
     *["separable", "grouped_8", "instance_norm", "tensorflow", "augment_images", "no_augmentation", "ema"],
     *["accumulate", "bfloat16", "clip_gradients", "mixed_precision", "sparsity_kernel_number", "sparsity_kernel_size"],
 ]
+#: Networks for classification, and labels drawn at random: presets that choose one, or that only images have.
+CLASSIFIERS = ["small_net", "small_net_4", "mobilenet", "mobilenet_v2", "shufflenet_v2", "resnet18_cifar", "all_cnn"]
+NOISES = ["label_noise_20", "label_noise_50", "label_noise_80"]
 #: network_2d is for images: volumes are 3D. binary_head is for two classes, DeepLab has no schedule of widths.
 OTHERS = {"network_2d", "binary_head", "deeplab_mobilenet", "deeplab_resnet101", "deeplab_xception"}
+OTHERS |= {*CLASSIFIERS, *NOISES, "acnet"}
 PRESETS = [p for p in sorted((configs_folder() / "presets").glob("*.yaml")) if p.stem not in OTHERS]
 
 
@@ -100,7 +104,7 @@ def test_every_experiment_with_images_is_the_paper_s(build_images, experiment):
     assert built["model"].configure_optimizers()["lr_scheduler"]["monitor"] == "val/accuracy"
 
 
-@pytest.mark.parametrize("preset", IMAGE_PRESETS)
+@pytest.mark.parametrize("preset", [*IMAGE_PRESETS, *CLASSIFIERS, *NOISES])
 def test_every_preset_for_images_builds(build_images, preset):
     network = build_images("classify_images", preset)["model"].network
     assert (network.in_channels, network.out_channels, network.spatial_dims) == (1, 2, 2)

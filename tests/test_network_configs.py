@@ -117,13 +117,24 @@ def test_grouped_pocket_densenet() -> None:
 #: Settings that a network lacks: no decoder to supervise, widths by a factor, a depth of its own.
 WIDTHS = ["pocket", "full", *(f"doublings_{n}" for n in range(1, 5)), "table2_16", "text_32", "demo", "laptop"]
 RESNETS = [name for name in NETWORKS if name.startswith(("resnet_", "square_"))]
+#: Classifiers with asymmetric blocks at will, and the others that are built without levels of a depth of their own.
+ASYMMETRIC = ["small_net", "small_net_4", "mobilenet", "mobilenet_v2", "shufflenet_v2"]
+FLAT = [*ASYMMETRIC, "resnet18", "resnet152", "resnet18_cifar", "alexnet", "lenet5", "all_cnn"]
+LEVELS = ["deep_supervision", "binary_head", "lits_early", "checkpoint_activations"]
+LAYERS = ["separable", "grouped_8", "instance_norm", "tensorflow", "tensorflow_prelu"]
 MISFITS = {
     *product(RESNETS, ("deep_supervision", "binary_head")),
+    *product(FLAT, (*LEVELS, *WIDTHS)),
+    *product(["vgg16"], LEVELS),
+    *product(["alexnet", "lenet5"], LAYERS),
+    *product(set(NETWORKS) - set(ASYMMETRIC), ["acnet"]),
     *(("encoder_classifier", preset) for preset in ("deep_supervision", "binary_head")),
     *(("fcn", preset) for preset in ("deep_supervision", "lits_early")),
     *(("deeplab", preset) for preset in ("deep_supervision", "lits_early", "checkpoint_activations", *WIDTHS)),
 }
-PAIRS = [pair for pair in product(NETWORKS, PRESETS) if pair not in MISFITS]
+#: To take another network instead of a classifier is nothing that a preset is for.
+CHOOSING = [preset for preset in PRESETS if "class_path" in network_overlay(preset)]
+PAIRS = [p for p in product(NETWORKS, PRESETS) if p not in MISFITS | {*product([*FLAT, "vgg16"], CHOOSING)}]
 
 
 @pytest.mark.parametrize(("name", "preset"), PAIRS)

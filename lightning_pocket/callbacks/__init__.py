@@ -4,6 +4,7 @@ from .best_checkpoint import BestCheckpoint
 from .case_table import CaseTable
 from .checkpoint_step import CheckpointStep
 from .choose_speed import ChooseSpeed
+from .class_table import ClassTable
 from .classification_plots import ClassificationPlots
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
@@ -28,6 +29,7 @@ __all__ = [
     "CaseTable",
     "CheckpointStep",
     "ChooseSpeed",
+    "ClassTable",
     "ClassificationPlots",
     "EarlyStop",
     "EpochSeed",

@@ -88,9 +88,9 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     Args:
         data: Folder of the data set, or its CSV or .npz file, or digits for the images that scikit-learn brings along.
         output: Folder of the cache, always needed; new, empty, or one that an earlier run began.
-        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; image_masks, mask_table, hc18, busi for 2D
-            images with masks; covidx, image_table, image_folders, medmnist, mnist, cifar, digits for 2D images of
-            known class; or auto to find the one that matches.
+        layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; image_masks, mask_table, hc18, busi,
+            cityscapes, camvid for 2D images with masks; covidx, image_table, image_folders, medmnist, mnist, cifar,
+            digits for 2D images of known class; or auto to find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
             with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class, which
             predictions are written with the lowest of. By default those of the layout. For masks of 2D images the

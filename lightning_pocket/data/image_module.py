@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from lightning_pocket.types import DatasetInfo
 from .images2d.cache import ImageCache
 from .images2d.dataset import CachedImages, ImageItem, OrderedImages, TrainingImages, collate
 from .images2d.views import TEN, CropFlip
+from .label_noise import LabelNoise, NoisyLabels, draw_labels
 from .loader_stages import LoaderStage, delivery_stages, image_stages
 from .loader_workers import Workers, training_device, worker_options
 from .module import PreparedDataModule, run_seed
@@ -51,6 +54,11 @@ class ImageDataModule(PreparedDataModule):
             made without TorchIO: for small images, of which an epoch has many.
         test_crops: 10 tests with the ten crops of each image too: the middle, the corners, and the same flipped.
         test_padding: Pixels that are added on each side before these are cut, so that they have the size of the image.
+        label_noise: Which share of the training images of known class gets a class that is drawn at random; the run
+            folder has the list, ``label_noise.csv``. Validation and test images keep theirs.
+
+    Attributes:
+        noisy_labels: What was drawn; None without noise.
     """
 
     case_noun = "image"
@@ -69,6 +77,7 @@ class ImageDataModule(PreparedDataModule):
         crop_flip: CropFlip | None = None,
         test_crops: Literal[1, 10] = 1,
         test_padding: int = 4,
+        label_noise: LabelNoise | None = None,
     ) -> None:
         if images_per_epoch is not None and images_per_epoch < 1:
             raise PocketError(f"data.init_args.images_per_epoch: expected at least 1, got {images_per_epoch}.")
@@ -95,6 +104,14 @@ class ImageDataModule(PreparedDataModule):
             )
         self.crop_flip = crop_flip
         self.ten_crops = test_padding if test_crops == TEN else None
+        if label_noise is not None and self.cache.masks is not None:
+            raise PocketError(
+                f"data.init_args.label_noise: is set, but images in {self.cache.path} have masks and no class; set it "
+                "to null."
+            )
+        self.noisy_labels: NoisyLabels | None = None
+        if label_noise is not None:
+            self.noisy_labels = draw_labels(kinds, self.split.train, self.cache.classes, label_noise)
         self.class_balance = class_balance
         self.images_per_epoch = images_per_epoch
 
@@ -122,6 +139,8 @@ class ImageDataModule(PreparedDataModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self._need(self.split.train, "train")
+            if self.noisy_labels is not None and self.trainer is not None and self.trainer.is_global_zero:
+                self.noisy_labels.write(Path(self.trainer.default_root_dir))
 
     @override
     def train_dataloader(self) -> DataLoader[ImageItem]:
@@ -162,8 +181,14 @@ class ImageDataModule(PreparedDataModule):
         return [*image_stages(dataset, self.batch_size), *delivery]
 
     def _training(self) -> TrainingImages:
-        images = CachedImages(self.cache, self.split.train)
+        cache = self.cache if self.noisy_labels is None else self._with_noise(self.noisy_labels)
+        images = CachedImages(cache, self.split.train)
         return TrainingImages(images, self.transform, run_seed(), self.class_balance, self.drawer, self.crop_flip)
+
+    def _with_noise(self, labels: NoisyLabels) -> ImageCache:
+        """Return the cache in which the training images have the classes that were drawn."""
+        kinds = [labels.given.get(name, kind) for name, kind in zip(self.cache.subjects, self.cache.kinds, strict=True)]
+        return replace(self.cache, kinds=kinds, targets=[self.cache.classes.index(kind) for kind in kinds])
 
     def _workers(self) -> dict[str, Any]:
         batch_mib = self.batch_size * self.in_channels * float(np.prod(self.cache.size)) * 4 / 2**20

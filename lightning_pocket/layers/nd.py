@@ -15,6 +15,7 @@ _BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _GLOBAL_MEAN_POOL: dict[int, type[nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+_MEAN_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
@@ -46,6 +47,11 @@ def max_pool_class(spatial_dims: int) -> type[nn.Module]:
 def global_mean_pool_class(spatial_dims: int) -> type[nn.Module]:
     """Return the class of mean pooling to a given size."""
     return _pick(_GLOBAL_MEAN_POOL, spatial_dims)
+
+
+def mean_pool_class(spatial_dims: int) -> type[nn.Module]:
+    """Return the class of mean pooling by a given factor."""
+    return _pick(_MEAN_POOL, spatial_dims)
 
 
 def dropout_class(spatial_dims: int) -> type[nn.Module]:

@@ -14,10 +14,12 @@ from .classification import (
     roc_curve,
     score_classes,
 )
+from .overlap import OverlapScores, overlap_scores
 from .surface import SurfaceDistances, surface_distances, volume_hd95
 from .top_errors import top_error
 
 if TYPE_CHECKING:
+    from .confusion import SetConfusion
     from .dice import CaseDice, Dice, dice_per_class
     from .gathered_logits import GatheredLogits
 
@@ -27,6 +29,8 @@ __all__ = [
     "CaseDice",
     "Dice",
     "GatheredLogits",
+    "OverlapScores",
+    "SetConfusion",
     "SurfaceDistances",
     "area_under_roc",
     "calibration",
@@ -34,6 +38,7 @@ __all__ = [
     "column_name",
     "confusion_matrix",
     "dice_per_class",
+    "overlap_scores",
     "roc_curve",
     "score_case",
     "score_classes",
@@ -46,6 +51,7 @@ _NEEDS_TORCH = {
     "CaseDice": ".dice",
     "Dice": ".dice",
     "GatheredLogits": ".gathered_logits",
+    "SetConfusion": ".confusion",
     "dice_per_class": ".dice",
 }
 

@@ -55,7 +55,7 @@ def dice_per_class(predicted_BS: Tensor, label_BS: Tensor, num_classes: int, ign
         raise PocketError(
             f"predicted: found shape {tuple(predicted_BS.shape)}; expected {tuple(label_BS.shape)} as in the label."
         )
-    confusion = [_confusion(p, t, num_classes, ignore_index) for p, t in zip(predicted_BS, label_BS, strict=True)]
+    confusion = [voxel_confusion(p, t, num_classes, ignore_index) for p, t in zip(predicted_BS, label_BS, strict=True)]
     confusion_BKK = torch.stack(confusion)
     overlap_BK = confusion_BKK.diagonal(dim1=1, dim2=2)
     return _dice(confusion_BKK.sum(dim=1), confusion_BKK.sum(dim=2), overlap_BK)
@@ -147,8 +147,18 @@ class CaseDice(Metric):
         return _dice(predicted_NK, add(self.label_voxels), add(self.overlap)).scores[:, 1:].mean(dim=0)
 
 
-def _confusion(predicted_S: Tensor, label_S: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
-    """Return ``(K, K)`` voxel counts, rows are true classes and columns predicted ones."""
+def voxel_confusion(predicted_S: Tensor, label_S: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
+    """Return ``(K, K)`` voxel counts, int64; rows are true classes and columns predicted ones.
+
+    Args:
+        predicted_S: ``(*S)`` integers, predicted class of each voxel.
+        label_S: ``(*S)`` integers, true class of each voxel.
+        num_classes: Number of classes ``K``, background included.
+        ignore_index: Label of the voxels that do not count.
+
+    Raises:
+        PocketError: If a value is not a class.
+    """
     if ignore_index is not None:
         counted_S = label_S != ignore_index
         predicted_S, label_S = predicted_S[counted_S], label_S[counted_S]

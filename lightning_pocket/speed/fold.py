@@ -18,6 +18,7 @@ def folded(network: nn.Module) -> nn.Module:
     """Return a copy of a network for evaluation, in which fewer passes over the voxels give the same result.
 
     In evaluation a batch norm multiplies and shifts each channel by constants, and so can the convolution before it.
+    Blocks that can tell one layer that does the same, by a method ``fused``, are replaced by it.
     Activations right behind overwrite what they are given instead of asking for new memory. On CPUs all 3D convolutions
     are oneDNN's, see :class:`OneDnnConv3d`.
 
@@ -28,6 +29,9 @@ def folded(network: nn.Module) -> nn.Module:
         A network with the same outputs within rounding.
     """
     copied = copy.deepcopy(network).eval()
+    for name, module in list(copied.named_modules()):
+        if name and callable(getattr(module, "fused", None)):  # such as asymmetric blocks
+            copied.set_submodule(name, module.fused())
     for sequence in [module for module in copied.modules() if isinstance(module, nn.Sequential)]:
         for index in range(len(sequence) - 1):
             _fold(sequence, index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -45,7 +45,7 @@ class BaseTask(LightningModule):
         size_key: What a user changes so that the images fit the network.
     """
 
-    score: ClassVar[str] = ""
+    score: str = ""
     size_key: str = "data.init_args.patch_size"
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class ClassificationTask(BaseTask):
         PocketError: If the network labels voxels, or there are not two classes whose names tell them apart.
     """
 
-    score: ClassVar[str] = "val/accuracy"
+    score: str = "val/accuracy"
     size_key: str = IMAGE_SIZE
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)

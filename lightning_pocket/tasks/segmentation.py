@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from typing_extensions import override
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import SlidingWindow, check_names, remove_islands, segment
 from lightning_pocket.losses import L2Dice, deep_supervision_loss
-from lightning_pocket.metrics import CaseDice, column_name, score_case
+from lightning_pocket.metrics import CaseDice, OverlapScores, SetConfusion, column_name, overlap_scores, score_case
 from lightning_pocket.networks.base import Classifier, Network
 from lightning_pocket.types import Batch, CaseBatch, Original
 
@@ -43,13 +43,19 @@ class SegmentationTask(BaseTask):
         largest_component: Keep only the largest connected component of each class when testing and predicting, or of
             the classes that are named; ``foreground`` is all of them together. `pocket postprocess` chooses.
         tolerance_mm: Distance in mm up to which surfaces agree, for the surface Dice of a test.
+        mean_iou: Score all images together too, the first class included: mean IoU, recall and precision over the
+            classes, see ``metrics.overlap_scores``. The mean IoU is then what networks are judged by.
+        surface: Measure surfaces in a test; of large images with many classes that takes long.
+
+    Attributes:
+        class_confusion: ``(K, K)`` int64, true classes by predicted ones, of the last test with ``mean_iou``.
 
     Raises:
         PocketError: If the network classifies whole images, or the data has voxels that do not count and the loss would
             count them.
     """
 
-    score: ClassVar[str] = "val/dice"
+    score: str = "val/dice"
 
     def __init__(  # noqa: PLR0913 (every argument is a key of the config)
         self,
@@ -63,6 +69,8 @@ class SegmentationTask(BaseTask):
         inference: SlidingWindow = SlidingWindow(),
         largest_component: bool | list[str] = False,
         tolerance_mm: float = 1.0,
+        mean_iou: bool = False,
+        surface: bool = True,
         channels_last: bool = False,
         compile: bool = False,  # noqa: A002 (a key of the config)
         keep_memory: bool = False,
@@ -84,12 +92,23 @@ class SegmentationTask(BaseTask):
         self.tolerance_mm = tolerance_mm
         self.val_dice = CaseDice(len(self.info.classes), self.info.ignore_index)
         self.val_loss = MeanMetric()
+        self.surface = surface
+        self.mean_iou = mean_iou
+        self.class_confusion: np.ndarray | None = None
+        if mean_iou:
+            self.score = "val/miou"
+            self.val_confusion = SetConfusion(len(self.info.classes), self.info.ignore_index)
+            self.test_confusion = SetConfusion(len(self.info.classes), self.info.ignore_index)
         self._nothing = NothingPredicted()
 
     @property
     @override
     def metric_names(self) -> list[str]:
-        return ["train/loss", "val/loss", "val/dice", *(f"val/dice_{name}" for name in self._foreground())]
+        names = ["train/loss", "val/loss", "val/dice", *(f"val/dice_{name}" for name in self._foreground())]
+        if self.mean_iou:
+            names += [f"val/{name}" for name in ("miou", "mean_recall", "mean_precision", "pixel_accuracy")]
+            names += [f"val/iou_{column_name(name)}" for name in self.info.classes]
+        return names
 
     def logits(self, image: Tensor) -> Tensor:
         """Return the logits ``(B, K, *S)`` of images ``(B, C, *S)`` of any size."""
@@ -107,6 +126,8 @@ class SegmentationTask(BaseTask):
         self.val_loss.update(self.loss(logits, batch["label"]), weight=float(counted))
         predicted = logits.argmax(1)
         self.val_dice.update(predicted, batch["label"], batch["subject"])
+        if self.mean_iou:
+            self.val_confusion.update(predicted, batch["label"], batch["subject"])
         return {"predicted": predicted}
 
     @override
@@ -115,6 +136,8 @@ class SegmentationTask(BaseTask):
         self.log("val/loss", self.val_loss.compute())
         self.log("val/dice", scores.mean(), prog_bar=True)
         self.log_dict({f"val/dice_{name}": score for name, score in zip(self._foreground(), scores, strict=True)})
+        if self.mean_iou:
+            self._log_overlap(self.val_confusion, "val")
         if not self.trainer.sanity_checking:
             self._nothing.add(bool(self.val_dice.predicted_foreground == 0), self.current_epoch)
         if self._nothing.is_lasting:
@@ -152,14 +175,32 @@ class SegmentationTask(BaseTask):
         ]
         return {"predicted": torch.from_numpy(np.stack(maps)), "rows": rows}
 
+    @override
+    def on_test_epoch_end(self) -> None:
+        if self.mean_iou:
+            self.class_confusion = self._log_overlap(self.test_confusion, "test")
+
+    def _log_overlap(self, metric: SetConfusion, split: str) -> np.ndarray:
+        """Log the scores of all images together, forget them, and return their confusion matrix."""
+        confusion: np.ndarray = metric.compute().cpu().numpy()
+        metric.reset()
+        scores: OverlapScores = overlap_scores(confusion)
+        named = scores.means() | scores.of_classes(self.info.classes)
+        self.log_dict({f"{split}/{name}": value for name, value in named.items()})
+        return confusion
+
     def _score(self, label: np.ndarray, original: Original) -> dict[str, float | int]:
+        predicted, truth = original.restore(label), original.label()
+        if self.mean_iou:
+            self.test_confusion.update(torch.tensor(predicted)[None], torch.tensor(truth)[None])
         return score_case(
-            original.restore(label),
-            original.label(),
+            predicted,
+            truth,
             self.info.classes,
             original.spacing,
             self.tolerance_mm,
             self.info.ignore_index,
+            self.surface,
             regions=self.info.regions,
         )
 

@@ -68,10 +68,9 @@ class MaskCoding:
         """
         found, inverse = np.unique(pixels, return_inverse=True)
         indices = {value: index for index, values in enumerate(self._values.values()) for value in values}
-        ignored = ignored_value(self.labels)
+        ignored = [value for value, name in self.labels.items() if name.lower() == IGNORE]
         table = np.array([indices.get(value, _UNKNOWN) for value in found.tolist()], np.uint8)
-        if ignored is not None:
-            table[found == ignored] = IGNORE_INDEX
+        table[np.isin(found, ignored)] = IGNORE_INDEX
         undeclared = found[table == _UNKNOWN]
         table[table == _UNKNOWN] = 0
         if self.kind == "threshold":

@@ -91,7 +91,7 @@ def resolve_coding(
     progress: Progress,
     ignored: int | None = None,
 ) -> MaskCoding:
-    """Return what the values of the masks of a data set mean: as declared, else as they are found.
+    """Return what the values of the masks of a data set mean: as the user or the layout declares, else as found.
 
     Args:
         layout: The data set.
@@ -105,6 +105,8 @@ def resolve_coding(
         ImageError: If it cannot be found out from the values of a mask.
         PocketError: If what the user says does not fit them.
     """
+    if layout.labels is not None and declared == Declared():
+        return MaskCoding("colours" if layout.coloured else "values", dict(layout.labels), layout.outlined)
     files = [file for case in cases for file in case.masks]
     coding = coding_of(files, declared, layout.foreground, workers, progress, ignored)
     return replace(coding, outlined=layout.outlined)

@@ -10,7 +10,9 @@ from lightning_pocket.errors import PocketError
 from .base import Case, Layout
 from .brats2020 import BraTS2020
 from .busi import BUSI
+from .camvid import CamVid
 from .cifar import Cifar
+from .cityscapes import Cityscapes
 from .covidx import Covidx
 from .decathlon import Decathlon
 from .digits import DIGITS, Digits, bundled_digits
@@ -42,6 +44,8 @@ __all__ = [  # noqa: RUF022
     "MNIST",
     "Cifar",
     "Digits",
+    "Cityscapes",
+    "CamVid",
     "HC18",
     "BUSI",
     "ImageMasks",

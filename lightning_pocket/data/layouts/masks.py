@@ -22,6 +22,9 @@ class MaskLayout(ImageLayout):
 
     Attributes:
         foreground: Name of what a mask of two values marks, unless the user says otherwise.
+        labels: Name of the class of each value of the masks where the layout knows it, in the order of the classes;
+            values of the class "ignore" do not count. None finds it out from the masks.
+        coloured: Whether these values are colours, as ``0xRRGGBB``.
         outlined: Whether masks are the outlines of ellipses, to be filled, rather than areas.
         empty_classes: Classes of images in which there is nothing to mark: theirs need no mask.
         unindexed: Images of which ``index.csv`` says nothing, where there is one.
@@ -29,6 +32,7 @@ class MaskLayout(ImageLayout):
 
     masked: ClassVar[bool] = True
     foreground: ClassVar[str] = "foreground"
+    coloured: bool = False
     outlined: ClassVar[bool] = False
     empty_classes: ClassVar[frozenset[str]] = frozenset()
 

@@ -9,7 +9,7 @@ from lightning_pocket.layers.nd import conv_class
 from .base import Backbone, atrous
 
 #: Expansion, channels, blocks and stride of each stage (Sandler et al., CVPR 2018, Table 2).
-_STAGES = (
+STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -18,7 +18,7 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-_STEM = 32
+STEM = 32
 #: The features that go to the decoder are those before this entry of ``features``.
 _LOW_END = 4
 _MULTIPLE = 8
@@ -48,7 +48,7 @@ class MobileNetV2(Backbone):
         self, in_channels: int, spatial_dims: int, output_stride: int, layers: LayerFactory, width: float = 1.0
     ) -> None:
         super().__init__()
-        before = _rounded(_STEM * width)
+        before = rounded(STEM * width)
         entries: list[nn.Module] = [
             nn.Sequential(
                 layers.conv(in_channels, before, spatial_dims=spatial_dims, stride=2),
@@ -56,9 +56,9 @@ class MobileNetV2(Backbone):
                 nn.ReLU6(),
             )
         ]
-        geometry = atrous([2, *(stage[3] for stage in _STAGES)], output_stride)[1:]
-        for (expansion, channels, blocks, nominal), (stride, first, others) in zip(_STAGES, geometry, strict=True):
-            after = _rounded(channels * width)
+        geometry = atrous([2, *(stage[3] for stage in STAGES)], output_stride)[1:]
+        for (expansion, channels, blocks, nominal), (stride, first, others) in zip(STAGES, geometry, strict=True):
+            after = rounded(channels * width)
             for block in range(blocks):
                 # Where dilation replaces a stride, the wiring stays that of the stride.
                 adds = before == after and (block > 0 or nominal == 1)
@@ -67,7 +67,7 @@ class MobileNetV2(Backbone):
                 entries.append(InvertedResidual(widths, layers, spatial_dims, step, dilation, adds=adds))
                 before = after
         self.features = nn.Sequential(*entries)
-        self.channels = (_rounded(_STAGES[1][1] * width), before)
+        self.channels = (rounded(STAGES[1][1] * width), before)
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -119,7 +119,7 @@ class InvertedResidual(nn.Module):
         return x + h if self.adds else h
 
 
-def _rounded(channels: float) -> int:
+def rounded(channels: float) -> int:
     """Return the nearest multiple of 8 that is not below 90 % of ``channels``, as published weights expect."""
     nearest = max(_MULTIPLE, int(channels + _MULTIPLE / 2) // _MULTIPLE * _MULTIPLE)
     return nearest + _MULTIPLE if nearest < 0.9 * channels else nearest

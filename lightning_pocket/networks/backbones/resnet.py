@@ -86,6 +86,8 @@ class Bottleneck(nn.Module):
         shape: ``spatial_dims``, ``stride`` and ``dilation``.
     """
 
+    expansion = _EXPANSION
+
     def __init__(self, in_channels: int, inner: int, layers: LayerFactory, **shape: Any) -> None:
         super().__init__()
         spatial_dims, stride = shape["spatial_dims"], shape["stride"]

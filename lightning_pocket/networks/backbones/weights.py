@@ -1,20 +1,20 @@
-"""Read ImageNet weights of a backbone from a file that the user has."""
+"""Read ImageNet weights of a backbone or a classifier from a file that the user has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.storage import DAMAGED
 
 from .base import Backbone
 
-_KEY = "network.backbone_weights"
 _COUNTER = ".num_batches_tracked"  # files of old versions of torchvision lack it
 _MOST_NAMES = 3
 
@@ -37,31 +37,82 @@ def load_backbone(backbone: Backbone, path: str | Path) -> str:
     Raises:
         PocketError: If the file cannot be read, or does not fit.
     """
+    layout = WeightsLayout("network.backbone_weights", backbone.first_weight, backbone.unused, named=backbone.layout)
+    return f"backbone {load_weights(backbone, path, layout)}"
+
+
+@dataclass(frozen=True)
+class WeightsLayout:
+    """What is known of a file of weights.
+
+    Args:
+        key: The setting that names the file, for messages.
+        first_weight: Name of the first convolution's weights.
+        unused: Beginnings of names in the file that are not read.
+        head: Beginning of the names of the last layer, which is not read where it tells other classes apart; empty
+            where there is none.
+        named: Whose names the state dict has, for messages.
+    """
+
+    key: str
+    first_weight: str
+    unused: tuple[str, ...] = ()
+    head: str = ""
+    named: str = "torchvision"
+
+
+def load_weights(module: nn.Module, path: str | Path, layout: WeightsLayout) -> str:
+    """Copy the weights in a file into a module, all of them or none; see :func:`load_backbone`.
+
+    Args:
+        module: Changed in place.
+        path: State dict that ``torch.save`` wrote.
+        layout: What is known of it.
+
+    Returns:
+        One line that says what was read.
+
+    Raises:
+        PocketError: If the file cannot be read, or does not fit.
+    """
     file = Path(path)
-    saved = {name: tensor for name, tensor in _read(file).items() if not name.startswith(backbone.unused)}
-    current = backbone.state_dict()
-    read = _sum_of_colours(saved, current, backbone.first_weight)
-    _check(backbone, file, saved, current)
-    backbone.load_state_dict(saved, strict=False)
+    saved = {n: tensor for n, tensor in _read(file, layout.key).items() if not n.startswith(layout.unused)}
+    current = module.state_dict()
+    read = _sum_of_colours(saved, current, layout.first_weight)
+    other = _without_head(saved, current, layout.head)
+    _check(type(module).__name__, file, saved, current, layout)
+    module.load_state_dict(saved, strict=False)
     tensors = sum(not name.endswith(_COUNTER) for name in current)
-    return f"backbone {type(backbone).__name__}: {tensors} tensors from {file}{read}"
+    return f"{type(module).__name__}: {tensors} tensors from {file}{read}{other}"
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read(file: Path, key: str) -> dict[str, Tensor]:
     if not file.is_file():
-        raise PocketError(f"{_KEY}: {file}: no such file. Give a state dict in torchvision's layout, or null.")
+        raise PocketError(f"{key}: {file}: no such file. Give a state dict in torchvision's layout, or null.")
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         raise PocketError(
-            f"{_KEY}: {file}: not a file of weights, or a damaged one ({type(error).__name__}). Expected a state dict "
+            f"{key}: {file}: not a file of weights, or a damaged one ({type(error).__name__}). Expected a state dict "
             "that torch.save wrote."
         ) from error
     if isinstance(content, Mapping) and content and all(isinstance(tensor, Tensor) for tensor in content.values()):
         return {str(name): tensor for name, tensor in content.items()}
     raise PocketError(
-        f"{_KEY}: {file}: holds {_described(content)}, expected a state dict: names and tensors, nothing around them."
+        f"{key}: {file}: holds {_described(content)}, expected a state dict: names and tensors, nothing around them."
     )
+
+
+def _without_head(saved: dict[str, Tensor], current: dict[str, Tensor], head: str) -> str:
+    """Leave out the last layer of both, in place, where the file's tells another number of classes apart."""
+    name = f"{head}weight"
+    if not head or name not in saved or name not in current or len(saved[name]) == len(current[name]):
+        return ""
+    classes = len(saved[name]), len(current[name])
+    for tensors in (saved, current):
+        for own in [own for own in tensors if own.startswith(head)]:
+            del tensors[own]
+    return f", all but its last layer for {classes[0]} classes instead of {classes[1]}"
 
 
 def _sum_of_colours(saved: dict[str, Tensor], current: Mapping[str, Tensor], name: str) -> str:
@@ -73,18 +124,20 @@ def _sum_of_colours(saved: dict[str, Tensor], current: Mapping[str, Tensor], nam
     return ", its first kernels summed over RGB for one channel"
 
 
-def _check(backbone: Backbone, file: Path, saved: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> None:
-    missing = [name for name in current if name not in saved and not name.endswith(_COUNTER)]
-    unknown = [name for name in saved if name not in current]
+def _check(
+    name: str, file: Path, saved: Mapping[str, Tensor], current: Mapping[str, Tensor], layout: WeightsLayout
+) -> None:
+    missing = [own for own in current if own not in saved and not own.endswith(_COUNTER)]
+    unknown = [own for own in saved if own not in current]
     misshaped = [
-        f"{name} {_shape(saved[name])} instead of {_shape(tensor)}"
-        for name, tensor in current.items()
-        if name in saved and saved[name].shape != tensor.shape
+        f"{own} {_shape(saved[own])} instead of {_shape(tensor)}"
+        for own, tensor in current.items()
+        if own in saved and saved[own].shape != tensor.shape
     ]
     numbers = [
-        name
-        for name, tensor in saved.items()
-        if name in current and current[name].is_floating_point() and not _holds_numbers(tensor)
+        own
+        for own, tensor in saved.items()
+        if own in current and current[own].is_floating_point() and not _holds_numbers(tensor)
     ]
     found = {
         "lacks": missing,
@@ -95,8 +148,8 @@ def _check(backbone: Backbone, file: Path, saved: Mapping[str, Tensor], current:
     problems = [f"{what} {_listed(names)}" for what, names in found.items() if names]
     if problems:
         raise PocketError(
-            f"{_KEY}: {file}: does not fit {type(backbone).__name__}: it {'; it '.join(problems)}. Expected "
-            f"{backbone.layout}'s names and this network's widths, kinds of convolution and number of channels (or RGB "
+            f"{layout.key}: {file}: does not fit {name}: it {'; it '.join(problems)}. Expected "
+            f"{layout.named}'s names and this network's widths, kinds of convolution and number of channels (or RGB "
             "for one channel)."
         )
 
