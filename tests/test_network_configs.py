@@ -121,7 +121,7 @@ RESNETS = [name for name in NETWORKS if name.startswith(("resnet_", "square_"))]
 ASYMMETRIC = ["small_net", "small_net_4", "mobilenet", "mobilenet_v2", "shufflenet_v2"]
 FLAT = [*ASYMMETRIC, "resnet18", "resnet152", "resnet18_cifar", "alexnet", "lenet5", "all_cnn"]
 LEVELS = ["deep_supervision", "binary_head", "lits_early", "checkpoint_activations"]
-LAYERS = ["separable", "grouped_8", "instance_norm", "tensorflow", "tensorflow_prelu"]
+LAYERS = ["batch_norm", "separable", "grouped_8", "instance_norm", "tensorflow", "tensorflow_prelu"]
 MISFITS = {
     *product(RESNETS, ("deep_supervision", "binary_head")),
     *product(FLAT, (*LEVELS, *WIDTHS)),
