@@ -19,8 +19,9 @@ IMAGE_PRESETS = [
     *["separable", "grouped_8", "instance_norm", "tensorflow", "augment_images", "no_augmentation", "ema"],
     *["accumulate", "bfloat16", "clip_gradients", "mixed_precision"],
 ]
-#: network_2d is for images: volumes are 3D. binary_head is for two classes, DeepLab has no schedule of widths.
-OTHERS = {"network_2d", "binary_head", "deeplab_mobilenet", "deeplab_resnet101", "deeplab_xception"}
+#: network_2d is for images: volumes are 3D. binary_head is for two classes, DeepLab has no schedule of widths, and
+#: expanded_fc is for networks with several linear layers.
+OTHERS = {"network_2d", "binary_head", "expanded_fc", "deeplab_mobilenet", "deeplab_resnet101", "deeplab_xception"}
 PRESETS = [p for p in sorted((configs_folder() / "presets").glob("*.yaml")) if p.stem not in OTHERS]
 
 

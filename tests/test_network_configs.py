@@ -114,11 +114,13 @@ def test_grouped_pocket_densenet() -> None:
     assert parameters(build("densenet", "pocket", "grouped_8")) == grouped + ends + steps + (32 * 2 + 2)
 
 
-#: Settings that a network lacks: no decoder to supervise, widths by a factor, a depth of its own.
+#: Settings that a network lacks: no decoder to supervise, widths by a factor, a depth of its own, an encoder.
 WIDTHS = ["pocket", "full", *(f"doublings_{n}" for n in range(1, 5)), "table2_16", "text_32", "demo", "laptop"]
 MISFITS = {
     *(("encoder_classifier", preset) for preset in ("deep_supervision", "binary_head")),
     *(("fcn", preset) for preset in ("deep_supervision", "lits_early")),
+    *((name, "expanded_fc") for name in NETWORKS),  # none has two linear layers
+    ("hrnet", "expanded_encoder"),
     *(("deeplab", preset) for preset in ("deep_supervision", "lits_early", "checkpoint_activations", *WIDTHS)),
 }
 PAIRS = [pair for pair in product(NETWORKS, PRESETS) if pair not in MISFITS]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import as_plain
 from lightning_pocket.storage import DAMAGED
 
 from .base import Backbone
@@ -27,7 +28,7 @@ def load_backbone(backbone: Backbone, path: str | Path) -> str:
     first convolution's RGB kernels, which answers a grey image as the file's network answers three equal channels.
 
     Args:
-        backbone: Changed in place.
+        backbone: Changed in place. Its expanded layers hold the weights as their product.
         path: State dict in torchvision's layout that ``torch.save`` wrote, such as ``resnet101-63fe2227.pth``. Only
             tensors are read from it, never code.
 
@@ -38,11 +39,12 @@ def load_backbone(backbone: Backbone, path: str | Path) -> str:
         PocketError: If the file cannot be read, or does not fit.
     """
     file = Path(path)
-    saved = {name: tensor for name, tensor in _read(file).items() if not name.startswith(backbone.unused)}
-    current = backbone.state_dict()
-    read = _sum_of_colours(saved, current, backbone.first_weight)
-    _check(backbone, file, saved, current)
-    backbone.load_state_dict(saved, strict=False)
+    with as_plain(backbone):
+        saved = {name: tensor for name, tensor in _read(file).items() if not name.startswith(backbone.unused)}
+        current = backbone.state_dict()
+        read = _sum_of_colours(saved, current, backbone.first_weight)
+        _check(backbone, file, saved, current)
+        backbone.load_state_dict(saved, strict=False)
     tensors = sum(not name.endswith(_COUNTER) for name in current)
     return f"backbone {type(backbone).__name__}: {tensors} tensors from {file}{read}"
 
