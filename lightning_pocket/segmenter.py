@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import remove_islands, segment
+from lightning_pocket.layers import contract_for_use
 from lightning_pocket.readers import Reader, Result, make_reader
 from lightning_pocket.speed import Choice, Levers, Runner, WindowChooser, folded, inference_candidates, keep_memory
 from lightning_pocket.speed.levers import has_float16
@@ -64,6 +65,7 @@ class Segmenter:
         channels: Names of the channels that an image must have.
         classes: Names of the classes, background first.
         reader: Reads cases as the training prepared them.
+        contracted: Number of expanded layers that were contracted.
 
     Raises:
         PocketError: If a checkpoint cannot be read or does not segment, several do not belong together, there
@@ -93,6 +95,7 @@ class Segmenter:
             "window_batch": settings.window_batch,
         }
         self.window = replace(task.inference, **{name: value for name, value in asked.items() if value is not None})
+        self.contracted = sum(contract_for_use(member.network) for member in tasks)
         self._networks = [member.network.to(self.device).eval() for member in tasks]
         own = Levers(channels_last=task.levers.channels_last)
         self._plain = self._predictor(own)

@@ -22,8 +22,9 @@ IMAGE_PRESETS = [
 #: Networks for classification, and labels drawn at random: presets that choose one, or that only images have.
 CLASSIFIERS = ["small_net", "small_net_4", "mobilenet", "mobilenet_v2", "shufflenet_v2", "resnet18_cifar", "all_cnn"]
 NOISES = ["label_noise_20", "label_noise_50", "label_noise_80"]
-#: network_2d is for images: volumes are 3D. binary_head is for two classes, DeepLab has no schedule of widths.
-OTHERS = {"network_2d", "binary_head", "deeplab_mobilenet", "deeplab_resnet101", "deeplab_xception"}
+#: network_2d is for images: volumes are 3D. binary_head is for two classes, DeepLab has no schedule of widths, and
+#: expanded_fc is for networks with several linear layers.
+OTHERS = {"network_2d", "binary_head", "expanded_fc", "deeplab_mobilenet", "deeplab_resnet101", "deeplab_xception"}
 OTHERS |= {*CLASSIFIERS, *NOISES, "acnet"}
 PRESETS = [p for p in sorted((configs_folder() / "presets").glob("*.yaml")) if p.stem not in OTHERS]
 

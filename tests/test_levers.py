@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from lightning_pocket import networks
 from lightning_pocket.errors import PocketError
-from lightning_pocket.layers import DenseBlock, GroupedConv, LayerFactory, ResidualBlock, SeparableConv, WidthSchedule
+from lightning_pocket.layers import (
+    DenseBlock,
+    Expansion,
+    GroupedConv,
+    LayerFactory,
+    ResidualBlock,
+    SeparableConv,
+    WidthSchedule,
+)
 from lightning_pocket.losses import L2Dice
 from lightning_pocket.networks import DeepLabV3Plus, EncoderClassifier, HRNet, Network, UNet
 from lightning_pocket.speed import Compiled, Levers, Runner, folded, keep_memory, training_candidates
@@ -171,10 +179,13 @@ def test_a_runner_gives_its_network_what_the_levers_say() -> None:
     assert [tensor.dtype == torch.bfloat16 for tensor in seen] == [False] * 4 + [True] * 3
 
 
-def test_bfloat16_is_refused_where_its_gradients_are_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("expansion", [Expansion(), Expansion("cl", rate=1)])
+def test_bfloat16_is_refused_where_its_gradients_are_garbage(
+    expansion: Expansion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     capability = ["AVX512"]
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability[0])
-    network = make()
+    network = make(layers=LayerFactory(expansion=expansion))
     half, thin = Runner(network, Levers(bfloat16=True)), image(network)
     with pytest.raises(PocketError, match="features of 2 planes with a kernel of 3"):
         half.outputs(thin)

@@ -114,7 +114,7 @@ def test_grouped_pocket_densenet() -> None:
     assert parameters(build("densenet", "pocket", "grouped_8")) == grouped + ends + steps + (32 * 2 + 2)
 
 
-#: Settings that a network lacks: no decoder to supervise, widths by a factor, a depth of its own.
+#: Settings that a network lacks: no decoder to supervise, widths by a factor, a depth of its own, an encoder.
 WIDTHS = ["pocket", "full", *(f"doublings_{n}" for n in range(1, 5)), "table2_16", "text_32", "demo", "laptop"]
 RESNETS = [name for name in NETWORKS if name.startswith(("resnet_", "square_"))]
 #: Classifiers with asymmetric blocks at will, and the others that are built without levels of a depth of their own.
@@ -130,6 +130,8 @@ MISFITS = {
     *product(set(NETWORKS) - set(ASYMMETRIC), ["acnet"]),
     *(("encoder_classifier", preset) for preset in ("deep_supervision", "binary_head")),
     *(("fcn", preset) for preset in ("deep_supervision", "lits_early")),
+    *((name, "expanded_fc") for name in NETWORKS),  # none has two linear layers
+    ("hrnet", "expanded_encoder"),
     *(("deeplab", preset) for preset in ("deep_supervision", "lits_early", "checkpoint_activations", *WIDTHS)),
 }
 #: To take another network instead of a classifier is nothing that a preset is for.

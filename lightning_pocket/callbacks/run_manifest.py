@@ -18,6 +18,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_pocket.layers import deployed_parameters
 from lightning_pocket.storage import read_json, write_json
 
 from .best_checkpoint import BestCheckpoint
@@ -45,11 +46,11 @@ _GIB = 2**30
 class RunManifest(Callback):
     """Writes ``manifest.json`` in the run folder: what, with ``config.yaml`` beside it, tells one run from another.
 
-    It holds the command, the seed, versions, git commit, hardware, the data's hash and split, the number of parameters,
-    the speed that ``ChooseSpeed`` chose, epoch (counted from 1), metric and score of ``best.ckpt``, when training began
-    and ended (UTC), and ``train_seconds``, the time that training took over all attempts. It is written as training
-    begins, before every epoch, and when training ends or fails; only time after the last of these is missing when a run
-    is killed.
+    It holds the command, the seed, versions, git commit, hardware, the data's hash and split, the number of parameters
+    in training and once expanded layers are contracted, the speed that ``ChooseSpeed`` chose, epoch (counted from 1),
+    metric and score of ``best.ckpt``, when training began and ended (UTC), and ``train_seconds``, the time that
+    training took over all attempts. It is written as training begins, before every epoch, and when training ends or
+    fails; only time after the last of these is missing when a run is killed.
     """
 
     def __init__(self) -> None:
@@ -72,6 +73,7 @@ class RunManifest(Callback):
             "data": getattr(getattr(trainer, "datamodule", None), "record", {}),
             "start_from": next((c.record for c in trainer.callbacks if isinstance(c, StartFrom)), None),  # type: ignore[attr-defined]
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+            "deployed_parameters": deployed_parameters(network),
             "started_at": earlier.get("started_at") or _now(),
         }
         self._write(trainer)

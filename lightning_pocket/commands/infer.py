@@ -71,6 +71,8 @@ def infer(  # noqa: PLR0913 (one parameter per option of the command line)
 
     settings = Settings(flips, overlap, window_batch, largest_component, precision, speed)
     segmenter = Segmenter(files, device, settings)
+    if segmenter.contracted:
+        print(f"contracted {segmenter.contracted} expanded layers", flush=True)
     cases = _find(segmenter, images)
     folder = ResultsFolder(Path(output), _identity(files, segmenter, probabilities), fresh)
     folder.claim(path for case in cases for path in case.images)

@@ -29,6 +29,7 @@ import lightning_pocket.networks  # noqa: F401 (configs name classes without the
 from lightning_pocket.callbacks import BestCheckpoint, EarlyStop, PredictionFiles, StartFrom, TerminalProgress
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder, with_configs
+from lightning_pocket.layers import deployed_parameters, is_expanded
 from lightning_pocket.layers.group_sizes import smaller_groups
 from lightning_pocket.memory_advice import MemoryAdvice
 from lightning_pocket.parsing import ClearErrors
@@ -179,7 +180,8 @@ class PocketCLI(LightningCLI):
         self.run.start(self.settings)
         network = self.model.network
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-        self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters; run folder {self.run.path}")
+        deployed = f" ({deployed_parameters(network):,} once contracted)" if is_expanded(network) else ""
+        self.trainer.print(f"{type(network).__name__}: {parameters:,} parameters{deployed}; run folder {self.run.path}")
         for line in smaller_groups(network):
             self.trainer.print(line)
 

@@ -109,6 +109,8 @@ class Recipe:
         settings: dict[str, Any] = {"model": {"class_path": model.get("_class_path"), "init_args": model}}
         if run.config.is_file():
             settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+            if not path.is_dir():  # a contracted one is not what the run trained
+                settings["model"]["init_args"]["network"] = model["network"]
         dataset = model["dataset"]
         recipe = cls.from_settings(settings, len(dataset["channels"]), len(dataset["classes"]))
         return replace(recipe, patch_size=tuple(dataset["patch_size"]))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from lightning_pocket import __version__
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import contract_for_use, deployed_parameters
+from lightning_pocket.networks.base import Network
 from lightning_pocket.profiling.macs import count_macs
 from lightning_pocket.profiling.memory import Device, predict_inference, predict_training
 from lightning_pocket.profiling.out_of_memory import recognise
@@ -219,17 +222,18 @@ def predict(recipe: Recipe, batch: int, patch: Size, precision: str, device: Dev
     """
     shape = (batch, recipe.in_channels, *patch)
     with torch.device("meta"):
-        network = recipe.make_network()
+        network, deployed = recipe.make_network(), _deployed(recipe)
     training = predict_training(
         lambda: network, recipe.loss, recipe.make_optimizer, shape, recipe.num_classes, precision, device
     )
     causes = {name: value for name, value in asdict(training).items() if name not in {"timeline", "peak_mib"}}
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "macs": count_macs(network, (1, *shape[1:])),
+        "deployed_parameters": deployed_parameters(network),
+        "macs": count_macs(network, shape) // batch,  # what does not grow with the batch is shared by it
         **causes,
         "train_mib": training.peak_mib,
-        "infer_mib": predict_inference(lambda: network, shape, precision, device).peak_mib,
+        "infer_mib": predict_inference(lambda: deployed, shape, precision, device).peak_mib,
         "timeline": [list(moment) for moment in training.timeline],
     }
 
@@ -257,7 +261,8 @@ def measure(recipe: Recipe, batch: int, patch: Size, precision: str, settings: S
         recipe.make_network, recipe.loss, recipe.make_optimizer, shape, recipe.num_classes, precision,
         device=settings.device, steps=settings.steps,
     )  # fmt: skip
-    inference = measure_inference(recipe.make_network, shape, precision, device=settings.device, steps=settings.steps)
+    make_deployed = partial(_deployed, recipe)
+    inference = measure_inference(make_deployed, shape, precision, device=settings.device, steps=settings.steps)
     return {
         "measured_train_mib": training.peak_mib,
         "measured_reserved_mib": training.reserved_mib,
@@ -267,6 +272,13 @@ def measure(recipe: Recipe, batch: int, patch: Size, precision: str, settings: S
         "infer_ms": inference.step_ms,
         "infer_images_per_s": inference.images_per_s,
     }
+
+
+def _deployed(recipe: Recipe) -> Network:
+    """Return a new network as it is used: without expanded layers."""
+    network = recipe.make_network()
+    contract_for_use(network)
+    return network
 
 
 def device_name(device: str) -> str:

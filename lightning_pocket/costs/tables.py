@@ -13,10 +13,10 @@ from lightning_pocket.reports.tables import print_table
 from .plan import Plan, Size
 from .run import Row
 
-#: Columns of what was predicted, in MiB but for the first two.
+#: Columns of what was predicted, in MiB but for the first three.
 PREDICTED = (
-    "parameters", "macs", "weights_mib", "gradients_mib", "optimizer_mib", "activations_mib", "inputs_mib",
-    "workspace_mib", "train_mib", "infer_mib",
+    "parameters", "deployed_parameters", "macs", "weights_mib", "gradients_mib", "optimizer_mib", "activations_mib",
+    "inputs_mib", "workspace_mib", "train_mib", "infer_mib",
 )  # fmt: skip
 #: Columns of what was measured.
 MEASURED = (
@@ -130,18 +130,22 @@ class CostTables:
 
 def _networks(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
     """Sizes, once for each network."""
-    once = {row.candidate: row for row in reversed(rows) if row.predicted}
+    once = list({row.candidate: row for row in reversed(rows) if row.predicted}.values())[::-1]
+    deployed = {row.candidate: row.value("deployed_parameters") for row in once}
+    expanded = any(deployed[row.candidate] not in (None, row.value("parameters")) for row in once)
     lines = [
         [
             row.candidate.label,
             f"{row.predicted['parameters']:,}",
             percent(costs.saved(row, "parameters")),
+            *([f"{deployed[row.candidate]:,.0f}"] if expanded else []),
             f"{row.predicted['macs'] / 1e9:,.2f}",
             percent(costs.saved(row, "macs")),
         ]
-        for row in reversed(once.values())
+        for row in once
     ]
-    return Table(f"Size: {where}", ["network", "parameters", "saved", "GMAC per image", "saved"], lines)
+    sizes = ["parameters", "saved", *(["deployed"] if expanded else [])]
+    return Table(f"Size: {where}", ["network", *sizes, "GMAC per image", "saved"], lines)
 
 
 def _memory(costs: CostTables, rows: Sequence[Row], where: str) -> Table:

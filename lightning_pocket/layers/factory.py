@@ -9,6 +9,8 @@ from lightning_pocket.errors import PocketError
 
 from .activation import ActivationKind, ReLU
 from .conv import ConvKind, StandardConv
+from .expand import expand
+from .expansion import Expansion
 from .initialize import INITIALIZERS, InitializerName
 from .nd import dropout_class
 from .norm import BatchNorm, NormKind
@@ -25,6 +27,7 @@ class LayerFactory:
         dropout: Probability that a channel is zeroed during training, in [0, 1); 0 adds no layer.
         initializer: ``torch`` keeps torch's defaults; ``glorot_uniform`` starts as Keras does,
             ``he_normal`` keeps the variance through layers with ReLU.
+        expansion: Which layers of the whole network are trained as rows of wider ones; by default none.
 
     Raises:
         PocketError: If ``dropout`` is out of range.
@@ -35,6 +38,7 @@ class LayerFactory:
     activation: ActivationKind = field(default_factory=ReLU)
     dropout: float = 0.0
     initializer: InitializerName = "torch"
+    expansion: Expansion = field(default_factory=Expansion)
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -74,5 +78,11 @@ class LayerFactory:
         return nn.Sequential(*layers)
 
     def initialize(self, module: nn.Module) -> None:
-        """Start the weights of ``module`` in place; a network calls it once, when all its layers are made."""
-        INITIALIZERS[self.initializer](module)
+        """Start the weights of ``module`` in place, and expand it; a network calls it once, when it has all its layers.
+
+        Raises:
+            PocketError: If it cannot be expanded.
+        """
+        initializer = INITIALIZERS[self.initializer]
+        initializer(module)
+        expand(module, self.expansion, initializer)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,9 @@ class Network(nn.Module, ABC):
     Raises:
         PocketError: If there are no channels, not one divisor per axis, or a binary head for other than two classes.
     """
+
+    #: Names of the modules that make the encoder, for settings that mean it alone; empty where none does.
+    encoder_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -157,6 +161,8 @@ class Network(nn.Module, ABC):
 
 class Classifier(Network):
     """A network from ``(B, in_channels, *S)`` images to ``(B, out_channels)`` logits, one row for each image."""
+
+    encoder_names: ClassVar[tuple[str, ...]] = ("",)  # all of it
 
 
 class BinaryHead(nn.Module):

@@ -1,7 +1,7 @@
 """DeepLab v3+."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,8 @@ class DeepLabV3Plus(Network):
     Raises:
         PocketError: If a setting is out of range.
     """
+
+    encoder_names: ClassVar[tuple[str, ...]] = ("backbone",)
 
     def __init__(  # noqa: PLR0913 (config overlays set each of them by name)
         self,

@@ -1,6 +1,6 @@
 """The encoder of a U-Net that tells the class of an image."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -38,6 +38,8 @@ class EncoderClassifier(Classifier):
     Raises:
         PocketError: If the settings contradict each other.
     """
+
+    encoder_names: ClassVar[tuple[str, ...]] = ("encoder", "downsample")
 
     def __init__(  # noqa: PLR0913 (config overlays set each of them by name)
         self,

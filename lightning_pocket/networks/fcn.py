@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -45,6 +45,8 @@ class FCN(Network):
     Raises:
         PocketError: If the settings contradict each other.
     """
+
+    encoder_names: ClassVar[tuple[str, ...]] = ("backbone",)
 
     def __init__(  # noqa: PLR0913 (config overlays set each of them by name)
         self,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class BilinearUNet(Network):
     Raises:
         PocketError: If the settings contradict each other.
     """
+
+    encoder_names: ClassVar[tuple[str, ...]] = ("encoder",)
 
     def __init__(  # noqa: PLR0913 (config overlays set each of them by name)
         self,

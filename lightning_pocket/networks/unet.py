@@ -1,7 +1,7 @@
 """U-Net with plain, residual or dense blocks."""
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class UNet(Network):
     Raises:
         PocketError: If the settings contradict each other.
     """
+
+    encoder_names: ClassVar[tuple[str, ...]] = ("encoder", "downsample")
 
     def __init__(  # noqa: PLR0913 (config overlays set each of them by name)
         self,

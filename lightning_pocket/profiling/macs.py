@@ -106,11 +106,16 @@ def count_macs_ptflops(network: nn.Module, shape: Sequence[int]) -> int:
 def layer_macs(layer: nn.Module, source: Tensor, result: Tensor) -> int:
     """Return the MACs of one call of a layer, 0 unless it is a convolution or a linear layer.
 
+    A fused expanded layer counts as the one layer that it computes, and the products that make its kernel: these are as
+    many for one image as for a batch.
+
     Args:
         layer: A layer.
         source: Its input.
         result: Its output.
     """
+    if _counts_itself(layer):
+        return layer.executed_macs(source, result)  # type: ignore[operator]
     if isinstance(layer, _CONVOLUTIONS):  # each output sees a kernel over the input channels of its group
         return result.numel() * layer.in_channels // layer.groups * prod(layer.kernel_size)
     if isinstance(layer, _TRANSPOSED):  # each input is spread by a kernel over the output channels of its group
@@ -130,6 +135,11 @@ def _ptflops(layer: nn.Module, source: Tensor, result: Tensor) -> int:
     if isinstance(layer, (*_ACTIVATIONS, nn.Upsample)):
         return result.numel()
     return layer_macs(layer, source, result)
+
+
+def _counts_itself(layer: nn.Module) -> bool:
+    """Whether a layer tells its own operations, and does not call the layers in it: an expanded one, fused."""
+    return bool(getattr(layer, "counts_itself", False))
 
 
 def _run(network: nn.Module, shape: Sequence[int], rule: Rule) -> list[LayerCost]:
@@ -159,7 +169,8 @@ def _run(network: nn.Module, shape: Sequence[int], rule: Rule) -> list[LayerCost
     with fake_tensors(), torch.no_grad():
         copied = without_memory(network).eval()
         for name, layer in copied.named_modules():
-            if not any(layer.children()) and not isinstance(layer, nn.Identity):
+            runs = _counts_itself(layer) or not any(layer.children())
+            if runs and not isinstance(layer, nn.Identity):
                 follow(name, layer)
         copied(torch.empty(tuple(shape)))
     return layers

@@ -140,7 +140,7 @@ def _read_run(path: Path) -> RunResult:
     peaks = {kind: _series(log, logged, column) for kind, column in _PEAKS.items()}
     return RunResult(
         name=path.name,
-        parameters=int(content["parameters"]),
+        parameters=int(content.get("deployed_parameters", content["parameters"])),
         step_ms=steps[-1] if steps else None,
         path=path,
         curves=_curves(log, logged, _CURVES),

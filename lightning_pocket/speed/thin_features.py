@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import ExpandedConv
 
 
 @contextlib.contextmanager
@@ -29,12 +30,16 @@ def refuse_thin_features(network: nn.Module, x: Tensor) -> Iterator[None]:
     if x.device.type != "cpu" or not _computes_in_bfloat16() or not torch.is_grad_enabled():
         yield
         return
-    handles = [m.register_forward_pre_hook(_refuse) for m in network.modules() if isinstance(m, nn.Conv3d)]
+    handles = [m.register_forward_pre_hook(_refuse) for m in network.modules() if _convolves_volumes(m)]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _convolves_volumes(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv3d) or (isinstance(module, ExpandedConv) and module.kind is nn.Conv3d)
 
 
 def _computes_in_bfloat16() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from torch.optim.optimizer import Optimizer
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import contract, contract_for_use, is_expanded
 from lightning_pocket.networks.base import Network
 from lightning_pocket.speed import Levers, Runner, untouched
 from lightning_pocket.types import DatasetInfo
@@ -127,6 +129,40 @@ class BaseTask(LightningModule):
             raise
         except Exception as error:  # compilers fail in many ways
             self.runner.give_up_compiling(error)
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take a contracted checkpoint as well, where nothing is trained."""
+        if "contracted_from" not in checkpoint:
+            return
+        if self._trainer is not None and self.trainer.training:
+            raise PocketError(
+                "--ckpt_path: holds a contracted network without the state of its training, which cannot continue. "
+                "Begin a new one with its weights by --start_from."
+            )
+        if not is_expanded(self.network):
+            return
+        self.network = copy.deepcopy(self.network)
+        contract(self.network)
+        self._runner = None
+
+    @override
+    def on_test_start(self) -> None:
+        """Test what is deployed: a network without expanded layers."""
+        self._trained = self.network
+        network = copy.deepcopy(self.network) if is_expanded(self.network) else self.network
+        count = contract_for_use(network)
+        if count:
+            before, after = (sum(p.numel() for p in made.parameters()) for made in (self.network, network))
+            self.network = network
+            self._runner = None
+            self.print(f"contracted {count} expanded layers: {before:,} -> {after:,} parameters")
+
+    @override
+    def on_test_end(self) -> None:
+        if self._trained is not self.network:
+            self.network = self._trained
+            self._runner = None
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:

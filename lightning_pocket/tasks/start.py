@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import FACTORS, as_plain, contract
 from lightning_pocket.networks.base import Network
 from lightning_pocket.storage import sha256
 
 from .base import BaseTask
-from .loading import read_checkpoint
+from .loading import load_task, read_checkpoint
 
 _HEAD = {"head", "heads"}
 _MOST_LINES = 12
@@ -70,7 +72,8 @@ def start_from(task: BaseTask, source: str | Path) -> Start:
 
     A layer is taken whole, or starts new: it is taken where all of its tensors have the same names and shapes in both.
     The head is taken only where both runs have the same classes in the same order. Of a run with ``WeightAverage``
-    the checkpoint gives the averages.
+    the checkpoint gives the averages. Layers that are expanded alike in both are taken factor by factor, those of the
+    nonlinear counterpart of an expanded network too; otherwise what they contract to is taken.
 
     Args:
         task: Its network is changed in place.
@@ -84,8 +87,13 @@ def start_from(task: BaseTask, source: str | Path) -> Start:
     """
     path = Path(source) / "checkpoints" / "last.ckpt" if Path(source).is_dir() else Path(source)
     content = read_checkpoint(path)
-    prefix = "network."
-    saved = {n.removeprefix(prefix): t for n, t in content["state_dict"].items() if n.startswith(prefix)}
+    saved = _network_state(content["state_dict"])
+    with _comparable(task.network, saved, path) as saved:
+        return _start(task, path, content, saved)
+
+
+def _start(task: BaseTask, path: Path, content: dict[str, Any], saved: dict[str, Tensor]) -> Start:
+    """Copy what fits of a state dict of the network."""
     current = task.network.state_dict()
     data = content["hyper_parameters"].get("dataset", {})
     same_classes = data.get("classes") == task.info.classes
@@ -102,6 +110,30 @@ def start_from(task: BaseTask, source: str | Path) -> Start:
     sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}
     parameters = (sum(sizes.get(name, 0) for name in kept), sum(sizes.values()))
     return Start(path, sha256(path), kept, new, parameters, _notes(task, data))
+
+
+def _network_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "network."
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+@contextlib.contextmanager
+def _comparable(network: Network, saved: dict[str, Tensor], path: Path) -> Iterator[dict[str, Tensor]]:
+    """Yield the saved tensors by the names that the network has meanwhile.
+
+    It is contracted, and they are, unless both have equal factors.
+    """
+    own = {name: tensor.shape for name, tensor in network.state_dict().items() if FACTORS in name}
+    other = {name: tensor.shape for name, tensor in saved.items() if FACTORS in name}
+    if own == other:
+        yield saved
+        return
+    if other:
+        source = load_task(path).network
+        contract(source)
+        saved = source.state_dict()
+    with as_plain(network):
+        yield saved
 
 
 def head_layers(network: Network) -> set[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import as_plain
 from lightning_pocket.storage import DAMAGED
 
 from .base import Backbone
@@ -27,7 +28,7 @@ def load_backbone(backbone: Backbone, path: str | Path) -> str:
     first convolution's RGB kernels, which answers a grey image as the file's network answers three equal channels.
 
     Args:
-        backbone: Changed in place.
+        backbone: Changed in place. Its expanded layers hold the weights as their product.
         path: State dict in torchvision's layout that ``torch.save`` wrote, such as ``resnet101-63fe2227.pth``. Only
             tensors are read from it, never code.
 
@@ -76,12 +77,13 @@ def load_weights(module: nn.Module, path: str | Path, layout: WeightsLayout) -> 
         PocketError: If the file cannot be read, or does not fit.
     """
     file = Path(path)
-    saved = {n: tensor for n, tensor in _read(file, layout.key).items() if not n.startswith(layout.unused)}
-    current = module.state_dict()
-    read = _sum_of_colours(saved, current, layout.first_weight)
-    other = _without_head(saved, current, layout.head)
-    _check(type(module).__name__, file, saved, current, layout)
-    module.load_state_dict(saved, strict=False)
+    with as_plain(module):
+        saved = {n: tensor for n, tensor in _read(file, layout.key).items() if not n.startswith(layout.unused)}
+        current = module.state_dict()
+        read = _sum_of_colours(saved, current, layout.first_weight)
+        other = _without_head(saved, current, layout.head)
+        _check(type(module).__name__, file, saved, current, layout)
+        module.load_state_dict(saved, strict=False)
     tensors = sum(not name.endswith(_COUNTER) for name in current)
     return f"{type(module).__name__}: {tensors} tensors from {file}{read}{other}"
 

@@ -1,0 +1,1 @@
+"""Checkpoints of expanded networks: from what was trained to what is deployed."""
