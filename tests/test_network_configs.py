@@ -122,6 +122,7 @@ ASYMMETRIC = ["small_net", "small_net_4", "mobilenet", "mobilenet_v2", "shufflen
 FLAT = [*ASYMMETRIC, "resnet18", "resnet152", "resnet18_cifar", "alexnet", "lenet5", "all_cnn"]
 LEVELS = ["deep_supervision", "binary_head", "lits_early", "checkpoint_activations"]
 LAYERS = ["batch_norm", "separable", "grouped_8", "instance_norm", "tensorflow", "tensorflow_prelu"]
+LAYERS += [f"expanded_{name}" for name in ("cl", "ck", "encoder", "layers", "start")]
 MISFITS = {
     *product(RESNETS, ("deep_supervision", "binary_head")),
     *product(FLAT, (*LEVELS, *WIDTHS)),
