@@ -142,16 +142,32 @@ def test_fused_and_layers_train_alike(name: str, kind: str) -> None:
         assert not torch.allclose(b, before[key], rtol=1e-4, atol=1e-6), key  # twenty steps did something
 
 
+#: Settings that make a network small; the others have widths by level.
+SMALL: dict[str, dict[str, Any]] = {
+    "deeplab": {"width": 0.05},
+    "small_net": {"channels": [4, 6], "hidden": 5},
+    "small_net_4": {"channels": [4, 4, 6, 6], "hidden": 5},
+    "mobilenet": {"width": 0.1, "stem": "cifar"},
+    "mobilenet_v2": {"width": 0.1, "stem": "cifar"},
+    "shufflenet_v2": {"channels": [4, 4, 8, 8, 8], "stem": "cifar"},
+    "resnet18": {"width": 0.1},
+    "resnet18_cifar": {"width": 0.1},
+    "resnet152": {"width": 0.05, "num_layers": 50},
+    "all_cnn": {"width": 0.1},
+    **{name: {"depth": 2, "widths.base": 3} for name in ("unet", "resnet", "densenet")},
+}
+#: Networks that are not made of a kind of layer, and so have no setting for expansion.
+FIXED = {"alexnet", "lenet5"}
+
+
 def small(name: str, *presets: str) -> Network:
-    size: dict[str, Any] = {"width": 0.05} if name == "deeplab" else {"widths.base": 3}
-    if name in {"unet", "resnet", "densenet"}:
-        size["depth"] = 2
+    size = SMALL.get(name, {"widths.base": 3})
     torch.manual_seed(0)
     return build(name, *presets, device="cpu", in_channels=2, **size)
 
 
 @pytest.mark.parametrize("preset", ["expanded_cl", "expanded_ck"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in FIXED])
 def test_every_network_trains_and_contracts(name: str, preset: str) -> None:
     """One step moves every factor, and the result is the plain network's architecture, to the last name."""
     plain, network = small(name), small(name, preset)
@@ -202,6 +218,39 @@ def test_what_the_words_select() -> None:
     assert names(Expansion("cl", select="depthwise"), **separable) == depthwise
 
 
+K3 = {"kernel_size": 3, "padded": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "presets", "settings", "expected"),
+    [
+        ("small_net", ["expanded_cl", "expanded_code"], K3, 109_086),
+        ("small_net", ["expanded_cl", "expanded_code"], {}, 547_102),
+        ("small_net", ["expanded_cl", "expanded_fc", "expanded_code"], {}, 2_105_886),
+        ("small_net", ["expanded_fc", "expanded_code"], {}, 1_624_970),
+        ("small_net", ["expanded_ck", "expanded_fc", "expanded_code"], {}, 1_745_766),
+        ("mobilenet", ["expanded_cl"], {"out_channels": 1000}, 4_958_348),
+        ("mobilenet_v2", ["expanded_mobilenet_v2"], {"out_channels": 1000}, 3_666_108),
+        ("shufflenet_v2", ["expanded_cl"], {"out_channels": 1000}, 1_526_428),
+    ],
+)
+def test_counts_of_the_released_networks(
+    name: str, presets: list[str], settings: dict[str, Any], expected: int
+) -> None:
+    given = {"in_channels": 3, "out_channels": 10, **settings}
+    network = build(name, *presets, **given)
+    assert parameters(network) == expected
+    assert deployed_parameters(network) == parameters(build(name, **given))
+
+
+def test_words_for_single_convolutions() -> None:
+    network = build("mobilenet_v2", "expanded_mobilenet_v2", in_channels=3)
+    found = [name for name, module in network.named_modules() if isinstance(module, Expanded)]
+    assert found == ["features.0.0", *(f"features.{block}.conv.1.0" for block in (2, 4, 7, 14))]
+    network = build("small_net", "expanded_fc", in_channels=3)
+    assert [name for name, module in network.named_modules() if isinstance(module, Expanded)] == ["fc1"]
+
+
 def test_linear_layers_but_the_last() -> None:
     network = small_net(THREE)
     expand(network, Expansion(linear=True))
@@ -215,7 +264,7 @@ def test_linear_layers_but_the_last() -> None:
 @pytest.mark.parametrize(
     ("expansion", "reason"),
     [
-        (Expansion("cl", select="encoders"), "'encoders', expected all, encoder, depthwise or the name"),
+        (Expansion("cl", select="encoders"), "'encoders', expected all, encoder, depthwise, .*first or the name"),
         (Expansion("cl", select="encoder"), "Sequential has none"),
         (Expansion("cl", select="depthwise"), "leaves none of the network's convolutions"),
         (Expansion("ck", without_ck="plain"), "leaves none"),

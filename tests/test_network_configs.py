@@ -122,7 +122,7 @@ ASYMMETRIC = ["small_net", "small_net_4", "mobilenet", "mobilenet_v2", "shufflen
 FLAT = [*ASYMMETRIC, "resnet18", "resnet152", "resnet18_cifar", "alexnet", "lenet5", "all_cnn"]
 LEVELS = ["deep_supervision", "binary_head", "lits_early", "checkpoint_activations"]
 LAYERS = ["batch_norm", "separable", "grouped_8", "instance_norm", "tensorflow", "tensorflow_prelu"]
-LAYERS += [f"expanded_{name}" for name in ("cl", "ck", "encoder", "layers", "start")]
+LAYERS += [f"expanded_{name}" for name in ("cl", "ck", "encoder", "layers", "start", "code", "mobilenet_v2")]
 MISFITS = {
     *product(RESNETS, ("deep_supervision", "binary_head")),
     *product(FLAT, (*LEVELS, *WIDTHS)),
@@ -131,7 +131,9 @@ MISFITS = {
     *product(set(NETWORKS) - set(ASYMMETRIC), ["acnet"]),
     *(("encoder_classifier", preset) for preset in ("deep_supervision", "binary_head")),
     *(("fcn", preset) for preset in ("deep_supervision", "lits_early")),
-    *((name, "expanded_fc") for name in NETWORKS),  # none has two linear layers
+    *(
+        (name, "expanded_fc") for name in NETWORKS if name not in {"small_net", "small_net_4", "vgg16"}
+    ),  # others have one
     ("hrnet", "expanded_encoder"),
     *(("deeplab", preset) for preset in ("deep_supervision", "lits_early", "checkpoint_activations", *WIDTHS)),
 }

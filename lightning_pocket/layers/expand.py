@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from .expanded import CONVS, TRANSPOSED, Expanded, ExpandedConv, ExpandedLinear
 from .expansion import Expansion
 
 #: Words in ``Expansion.select``; everything else is the name of a module.
-WORDS = ("all", "encoder", "depthwise")
+WORDS = ("all", "encoder", "depthwise", "strided_depthwise", "first")
 
 
 def expand(
@@ -39,7 +39,7 @@ def expand(
         PocketError: If ``select`` names what the network does not have, or a layer cannot be expanded exactly.
     """
     chosen = _chosen(network, expansion) if expansion else {}
-    first = next((layer for layer in _plain_layers(network).values() if _is_conv(layer)), None)
+    first = _first(_plain_layers(network))
     made: dict[nn.Module, Expanded] = {}
     for name, layer in chosen.items():
         try:
@@ -163,6 +163,7 @@ def _plain_layers(network: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
 def _chosen(network: nn.Module, expansion: Expansion) -> dict[str, nn.Module]:
     """Return the layers that are selected, by name."""
     layers = _plain_layers(network)
+    first = _first(layers)
     encoder = _encoder(network) if "encoder" in expansion.names else []
     named = _named(network, expansion)
     linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
@@ -170,7 +171,12 @@ def _chosen(network: nn.Module, expansion: Expansion) -> dict[str, nn.Module]:
     for name, layer in layers.items():
         wanted = expansion.linear if isinstance(layer, nn.Linear) else expansion.conv != "none"
         spared = name == linear[-1] if isinstance(layer, nn.Linear) else max(layer.kernel_size) == 1  # type: ignore[arg-type]
-        meant = _below(name, named) or (not spared and _is_meant(layer, expansion, _below(name, encoder)))
+        words = (
+            _meaning(layer)
+            | ({"encoder"} if _below(name, encoder) else set())
+            | ({"first"} if layer is first else set())
+        )
+        meant = _below(name, named) or (not spared and bool(words & set(expansion.names)))
         if wanted and meant and not (expansion.without_ck == "plain" and _lacks_ck(layer, expansion)):
             chosen[name] = layer
     if not chosen:
@@ -182,10 +188,16 @@ def _chosen(network: nn.Module, expansion: Expansion) -> dict[str, nn.Module]:
     return chosen
 
 
-def _is_meant(layer: Any, expansion: Expansion, in_encoder: bool) -> bool:
-    """Whether one of the words of ``select`` means a layer."""
-    depthwise = _is_conv(layer) and layer.groups == layer.in_channels > 1
-    return in_encoder or "all" in expansion.names or ("depthwise" in expansion.names and depthwise)
+def _first(layers: Mapping[str, nn.Module]) -> nn.Module | None:
+    """Return the first convolution, None where there is none."""
+    return next((layer for layer in layers.values() if _is_conv(layer)), None)
+
+
+def _meaning(layer: Any) -> set[str]:
+    """Return the words of ``select`` that mean a layer by what it is."""
+    if not (_is_conv(layer) and layer.groups == layer.in_channels > 1):
+        return {"all"}
+    return {"all", "depthwise"} | ({"strided_depthwise"} if max(layer.stride) > 1 else set())
 
 
 def _encoder(network: nn.Module) -> list[str]:

@@ -21,9 +21,9 @@ class Expansion:
         linear: Whether linear layers become three, to ``r`` times their inputs and ``r`` times their outputs; the last
             one of a network, which makes its logits, stays.
         rate: The ``r``.
-        select: ``all`` convolutions with kernels above 1, those of the ``encoder``, the ``depthwise`` ones, or a list
-            of these words and of names of modules: layers below a name are expanded whatever their kernel, the last
-            linear layer too.
+        select: ``all`` convolutions with kernels above 1, those of the ``encoder``, the ``depthwise`` ones, those of
+            them with a stride (``strided_depthwise``), the ``first`` one, or a list of these words and of names of
+            modules: layers below a name are expanded whatever their kernel, the last linear layer too.
         mode: ``fused`` computes the one kernel and convolves once; ``layers`` applies the layers one by one, as the
             paper does; both give the same. ``nonlinear`` is the paper's counterpart with a ReLU after each layer but
             the last, which cannot be contracted. ``start`` contracts at once: a plain network that begins as an

@@ -23,6 +23,8 @@ _CURVES = ("train/", "val/")
 _COSTS = ("profile/",)
 #: What columns of ``cases.csv`` with the size of a mask begin with.
 _SIZES = ("voxels", "predicted")
+#: Score over the classes of all images together -> its column in ``test/classes.csv``.
+OVERLAPS = {"miou": "iou", "mean_recall": "recall", "mean_precision": "precision"}
 #: Parts of a manifest that hold others.
 _PARTS = ("data", "hardware", "versions", "git_commit")
 
@@ -44,6 +46,7 @@ class RunResult:
         manifest: Content of ``manifest.json``.
         classified: Test results of a run that classifies whole images, None of others.
         costs: The same of time and memory.
+        overall: Scores of all cases together that no score of a case has a mean of, such as ``miou``.
         repeated: Class or region -> an earlier one that is the same in every case, such as a region of one class.
     """
 
@@ -59,6 +62,7 @@ class RunResult:
     manifest: dict[str, Any] = field(default_factory=dict)
     classified: Classified | None = None
     repeated: dict[str, str] = field(default_factory=dict)
+    overall: dict[str, float] = field(default_factory=dict)
     costs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def finite(self, metric: str) -> list[float]:
@@ -148,6 +152,7 @@ def _read_run(path: Path) -> RunResult:
         peak_mib={kind: max(values) for kind, values in peaks.items() if values},
         train_s=_train_seconds(content, steps, _series(log, logged, "profile/data_wait_share")),
         manifest=content,
+        overall=_overall(path),
         **_tested(path / "test" / "cases.csv"),
     )
 
@@ -177,6 +182,19 @@ def _tested(table: Path) -> dict[str, Any]:
         "classified": as_classified(cases, str(table)) if cases and is_classified(list(cases[0])) else None,
         "repeated": _repeated(cases),
     }
+
+
+def _overall(path: Path) -> dict[str, float]:
+    """Return the scores of all cases together: means over the classes, and what :mod:`.error_rates` finds."""
+    table = path / "test" / "classes.csv"
+    classes = _rows(table)
+    found = {}
+    for name, column in OVERLAPS.items() if classes else ():
+        values = [_number(table, column, row[column]) for row in classes]
+        counted = [value for value in values if math.isfinite(value)]  # NaN: a class that does not occur
+        if counted:
+            found[name] = fmean(counted)
+    return found
 
 
 def _repeated(cases: _Rows) -> dict[str, str]:

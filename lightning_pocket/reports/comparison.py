@@ -191,7 +191,7 @@ def columns_of(results: Iterable[RunResult], per_class: bool) -> list[str]:
     """
     columns = list(dict.fromkeys(column for result in results for column in result.scores))
     single = sum(metric_of(column) == "dice" for column in columns) == 2
-    means = [column for column in columns if column in CASE_METRICS]
+    means = [column for column in columns if column in CASE_METRICS or column in _CLASSIFIED]
     return means + [c for c in columns if c not in CASE_METRICS and metric_of(c) and per_class and not single]
 
 
@@ -199,7 +199,7 @@ def _compare(
     first: RunResult, second: RunResult, criteria: Criteria, known: dict[str, None]
 ) -> list[tuple[str, PairedComparison]]:
     """Compare two runs in the metrics that both have, and note in ``known`` what could be asked for."""
-    columns = [c for c in first.scores if c in second.scores and metric_of(c)]
+    columns = [c for c in first.scores if c in second.scores and (metric_of(c) or c in _CLASSIFIED)]
     known.update(dict.fromkeys(columns))
     wanted = criteria.metrics
     by_default = columns_of([first], criteria.per_class)

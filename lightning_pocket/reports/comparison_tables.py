@@ -20,7 +20,10 @@ METRICS = {
     "asd_px": ("ASD (pixels)", ".2f"),
     "surface_dice": ("surface Dice", ".3f"),
     "auc": ("AUC", ".3f"),
-    "accuracy": ("accuracy", ".3f"),
+    "accuracy": ("accuracy", ".4f"),
+    "miou": ("mean IoU", ".4f"),
+    "mean_recall": ("mean recall", ".4f"),
+    "mean_precision": ("mean precision", ".4f"),
 }
 _WORDS = ((True, "more"), (False, "less"))
 Cells = list[list[str]]

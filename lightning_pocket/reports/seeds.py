@@ -61,23 +61,29 @@ class SeededRuns:
     def joined(self) -> RunResult:
         """Return one result, whose score of a case is the mean over the seeds: tests pair cases, not seeds.
 
-        Times are medians over the runs, memory their maximum; classifications have no scores of cases to join.
+        Times are medians over the runs, memory their maximum. The ``accuracy`` of an image of a classification is the
+        share of the runs that have it right.
 
         Raises:
             PocketError: If the runs were not tested on the same cases.
         """
         runs, _ = on_same_cases(self.runs)
         columns = [column for column in runs[0].scores if all(column in run.scores for run in runs)]
+        scores = {column: _case_means([run.scores[column] for run in runs]) for column in columns}
+        told = [run.classified for run in runs if run.classified is not None]
+        if len(told) == len(runs):
+            scores["accuracy"] = _case_means([(cases.predicted == cases.target).tolist() for cases in told])
         steps = [run.step_ms for run in runs if run.step_ms is not None]
         return replace(
             runs[0],
             name=self.name,
             step_ms=median(steps) if steps else None,
-            scores={column: _case_means([run.scores[column] for run in runs]) for column in columns},
+            scores=scores,
             curves={},
             peak_mib={kind: max(run.peak_mib.get(kind, 0.0) for run in runs) for kind in runs[0].peak_mib},
             train_s=None,
             classified=None,
+            overall={},
         )
 
 

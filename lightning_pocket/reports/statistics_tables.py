@@ -185,8 +185,8 @@ def metrics_of(results: Sequence[RunResult], comparisons: Sequence[Comparison]) 
 
 
 def scores_of(result: RunResult) -> dict[str, float]:
-    """Return the scores of all images of a classification; empty for other runs."""
-    return result.classified.scores if result.classified is not None else {}
+    """Return the scores of all images together: those of a classification, or ``miou`` and the like."""
+    return (result.classified.scores if result.classified is not None else {}) | result.overall
 
 
 def show_scores(result: RunResult, scores: Mapping[str, float], metric: str) -> str:
@@ -199,7 +199,7 @@ def show_scores(result: RunResult, scores: Mapping[str, float], metric: str) -> 
     """
     if metric in result.scores:
         return summary(result.scores[metric], metric)
-    return f"{scores[metric]:.3f}" if metric in scores else "not tested"
+    return f"{scores[metric]:{METRICS.get(metric, ('', '.3f'))[1]}}" if metric in scores else "not tested"
 
 
 def _record(comparison: Comparison | None) -> dict[str, Any]:

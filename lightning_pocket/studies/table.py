@@ -12,6 +12,7 @@ import yaml
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import Option, Run, configs_folder, find_config
+from lightning_pocket.reports.collect import OVERLAPS
 
 from .yaml_fields import checked_fields, suggest
 
@@ -24,7 +25,7 @@ _NUMBER = r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?"
 _SCORE = re.compile(rf"(?P<mean>{_NUMBER})(\s*±\s*{_NUMBER})?", re.IGNORECASE)
 PARAMETERS = "params_M"
 #: Metrics that a table can show.
-METRICS = ("dice", "hd95_mm", "asd_mm", "hd95_px", "asd_px", "surface_dice", "auc", "accuracy")
+METRICS = ("dice", "hd95_mm", "asd_mm", "hd95_px", "asd_px", "surface_dice", "auc", "accuracy", *OVERLAPS)
 
 
 @dataclass(frozen=True)

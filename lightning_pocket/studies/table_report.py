@@ -81,7 +81,8 @@ class TableReport:
                     problems.append(str(error))
                     continue
                 pairs.append((first, second))
-        held = {metric for result in self._runs() for metric in (*result.scores, *scores_of(result))}
+        compared = [result for pair in pairs for result in pair]
+        held = {metric for result in compared for metric in _compared_by(result)}
         wanted = tuple(metric for metric in self.table.metrics if metric in held)
         return compare_pairs(pairs, replace(self.criteria, metrics=wanted)) if wanted else [], problems
 
@@ -216,6 +217,11 @@ class TableReport:
             page.section("How it was made")
             page.code("\n".join(shlex.join(["pocket", *command]) for command in self.commands))
         page.write(path)
+
+
+def _compared_by(result: RunResult) -> list[str]:
+    """Return the metrics that have one score for each case, or a test of their own."""
+    return [*result.scores, *(result.classified.scores if result.classified is not None else ())]
 
 
 def _over_seeds(runs: SeededRuns, metric: str) -> dict[str, Any]:

@@ -156,7 +156,7 @@ class BaseTask(LightningModule):
             before, after = (sum(p.numel() for p in made.parameters()) for made in (self.network, network))
             self.network = network
             self._runner = None
-            self.print(f"contracted {count} expanded layers: {before:,} -> {after:,} parameters")
+            self.trainer.print(f"contracted {count} expanded layers: {before:,} -> {after:,} parameters")
 
     @override
     def on_test_end(self) -> None:
