@@ -72,6 +72,7 @@ class RunManifest(Callback):
             "hardware": hardware(),
             "data": getattr(getattr(trainer, "datamodule", None), "record", {}),
             "start_from": next((c.record for c in trainer.callbacks if isinstance(c, StartFrom)), None),  # type: ignore[attr-defined]
+            "distillation": getattr(getattr(pl_module, "distillation", None), "record", None),
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
             "deployed_parameters": deployed_parameters(network),
             "started_at": earlier.get("started_at") or _now(),

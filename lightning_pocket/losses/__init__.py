@@ -6,5 +6,15 @@
 from .cross_entropy import ClassCrossEntropy
 from .deep_supervision import deep_supervision_loss, downsample_label
 from .dice import DiceCrossEntropy, L2Dice
+from .distillation import hint_loss, similarity_loss, soft_target_loss
 
-__all__ = ["ClassCrossEntropy", "DiceCrossEntropy", "L2Dice", "deep_supervision_loss", "downsample_label"]
+__all__ = [
+    "ClassCrossEntropy",
+    "DiceCrossEntropy",
+    "L2Dice",
+    "deep_supervision_loss",
+    "downsample_label",
+    "hint_loss",
+    "similarity_loss",
+    "soft_target_loss",
+]

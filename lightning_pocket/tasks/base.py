@@ -21,8 +21,12 @@ from lightning_pocket.networks.base import Network
 from lightning_pocket.speed import Levers, Runner, untouched
 from lightning_pocket.types import DatasetInfo
 
+from .distillation import Distillation
+
 OptimizerCallable = Callable[[Any], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
+#: Metric of what is learned from a teacher.
+DISTILLED = "train/distillation_loss"
 #: What a user changes so that whole images fit the network.
 IMAGE_SIZE = "the size of the prepared images (`pocket prepare --size`)"
 
@@ -41,6 +45,7 @@ class BaseTask(LightningModule):
         channels_last: Lay weights and images out with the channels of a voxel side by side.
         compile: Compile the network with ``torch.compile``; where that fails, the run goes on without it.
         keep_memory: Keep freed memory with the process, on CPUs under Linux, instead of asking for it at each layer.
+        distillation: A teacher that is learned from on top of the labels; null for none.
 
     Attributes:
         score: Validation metric by which networks are judged; more is better.
@@ -61,6 +66,7 @@ class BaseTask(LightningModule):
         channels_last: bool = False,
         compile: bool = False,  # noqa: A002 (a key of the config)
         keep_memory: bool = False,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -73,6 +79,7 @@ class BaseTask(LightningModule):
         self.lr_interval = lr_interval
         self.monitor = monitor
         self.levers = Levers(channels_last=channels_last, compiled=compile, keep_memory=keep_memory)
+        self.distillation = distillation
         self._runner: Runner | None = None
         self._compiles = compile
 
@@ -103,7 +110,52 @@ class BaseTask(LightningModule):
             batch_size=len(batch["image"]),
             sync_dist=True,
         )
+        if self.distillation is not None and self.distillation.latest is not None:
+            latest = self.distillation.latest
+            self.log(DISTILLED, latest, on_epoch=True, on_step=False, batch_size=len(batch["image"]), sync_dist=True)
         return loss
+
+    def with_teacher(self, loss: Tensor, logits: Tensor, batch: Any, counted: Tensor | None = None) -> Tensor:
+        """Return the loss of a batch with what a teacher adds to it; the same loss where there is none.
+
+        Args:
+            loss: What the labels make, a scalar.
+            logits: Logits of the latest pass, ``(B, K)`` or ``(B, K, *S)``.
+            batch: The batch, whose images were given to the network as they are.
+            counted: ``(B, *S)`` bool, which voxels count; None for all of them.
+        """
+        if self.distillation is None or not self.distillation.record:
+            return loss
+        epoch = 0 if self._trainer is None else self.current_epoch
+        combined: Tensor = self.distillation(loss, logits, batch["image"], counted, epoch)
+        return combined
+
+    @override
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.distillation is not None:
+            levers = self.levers
+            self.distillation.start(self.network, self.info, levers.channels_last, levers.compiled)
+
+    @override
+    def on_fit_start(self) -> None:
+        if self.distillation is not None:
+            self.distillation.check_teacher()
+            self.distillation.teacher.to(self.device)
+
+    @override
+    def teardown(self, stage: str) -> None:
+        if self.distillation is not None:
+            self.distillation.stop()
+
+    @override
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.distillation is not None:
+            self.distillation.leave_idle(self.parameters())
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.distillation is not None:
+            checkpoint["distillation"] = self.distillation.record
 
     @property
     @abstractmethod
@@ -132,7 +184,12 @@ class BaseTask(LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take a contracted checkpoint as well, where nothing is trained."""
+        """Take a contracted checkpoint as well, where nothing is trained; what only training needs is left out then."""
+        if self._trainer is not None and self.trainer.training and self.distillation is not None:
+            self.distillation.expected_sha256 = checkpoint.get("distillation", {}).get("sha256", "")
+        else:
+            for name in [name for name in checkpoint["state_dict"] if name.startswith("distillation.")]:
+                del checkpoint["state_dict"][name]
         if "contracted_from" not in checkpoint:
             return
         if self._trainer is not None and self.trainer.training:
@@ -166,7 +223,10 @@ class BaseTask(LightningModule):
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(self.network.parameters())
+        parameters = [*self.network.parameters()]
+        if self.distillation is not None:
+            parameters += [parameter for parameter in self.distillation.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer
         schedule = LRSchedulerConfigType(scheduler=self.make_scheduler(optimizer), interval=self.lr_interval)

@@ -15,7 +15,8 @@ from lightning_pocket.metrics import GatheredLogits, column_name, score_classes,
 from lightning_pocket.networks.base import Classifier
 from lightning_pocket.types import ImageBatch
 
-from .base import IMAGE_SIZE, BaseTask, OptimizerCallable, SchedulerCallable
+from .base import DISTILLED, IMAGE_SIZE, BaseTask, OptimizerCallable, SchedulerCallable
+from .distillation import Distillation
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class ClassificationTask(BaseTask):
         channels_last: See :class:`BaseTask`.
         compile: See :class:`BaseTask`.
         keep_memory: See :class:`BaseTask`.
+        distillation: See :class:`BaseTask`.
 
     Raises:
         PocketError: If the network labels voxels, or there are not two classes whose names tell them apart.
@@ -67,13 +69,15 @@ class ClassificationTask(BaseTask):
         channels_last: bool = False,
         compile: bool = False,  # noqa: A002 (a key of the config)
         keep_memory: bool = False,
+        distillation: Distillation | None = None,
     ) -> None:
         if "masks" in (dataset.get("preprocessing") or {}):
             raise PocketError(
                 "data.init_args.cache: its images have masks rather than classes. Take --config segment_images, or "
                 "prepare a data set of images of known class."
             )
-        how = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
+        how: dict[str, Any] = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
+        how["distillation"] = distillation
         super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor, **how)
         self.save_hyperparameters()
         self.columns = [column_name(name) for name in self.info.classes]
@@ -92,12 +96,13 @@ class ClassificationTask(BaseTask):
     @property
     @override
     def metric_names(self) -> list[str]:
-        return ["train/loss", "val/loss", *(f"val/{name}" for name in _VALIDATED)]
+        names = ["train/loss", "val/loss", *(f"val/{name}" for name in _VALIDATED)]
+        return names if self.distillation is None else [*names, DISTILLED]
 
     @override
     def training_loss(self, batch: ImageBatch) -> Tensor:
-        loss: Tensor = self.loss(self.runner(batch["image"]), batch["target"])
-        return loss
+        logits = self.runner(batch["image"])
+        return self.with_teacher(self.loss(logits, batch["target"]), logits, batch)
 
     @override
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:

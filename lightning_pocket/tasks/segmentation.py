@@ -19,7 +19,8 @@ from lightning_pocket.metrics import CaseDice, OverlapScores, SetConfusion, colu
 from lightning_pocket.networks.base import Classifier, Network
 from lightning_pocket.types import Batch, CaseBatch, Original
 
-from .base import BaseTask, OptimizerCallable, SchedulerCallable
+from .base import DISTILLED, BaseTask, OptimizerCallable, SchedulerCallable
+from .distillation import Distillation
 from .nothing_predicted import NothingPredicted
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class SegmentationTask(BaseTask):
         channels_last: See :class:`BaseTask`.
         compile: See :class:`BaseTask`.
         keep_memory: See :class:`BaseTask`.
+        distillation: See :class:`BaseTask`.
         inference: How whole images are covered with windows.
         largest_component: Keep only the largest connected component of each class when testing and predicting, or of
             the classes that are named; ``foreground`` is all of them together. `pocket postprocess` chooses.
@@ -74,13 +76,15 @@ class SegmentationTask(BaseTask):
         channels_last: bool = False,
         compile: bool = False,  # noqa: A002 (a key of the config)
         keep_memory: bool = False,
+        distillation: Distillation | None = None,
     ) -> None:
         if isinstance(network, Classifier):
             raise PocketError(
                 f"model.init_args.network: {type(network).__name__} classifies whole images; expected a network that "
                 "labels voxels, such as UNet. To classify, take --config classify_images."
             )
-        how = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
+        how: dict[str, Any] = {"channels_last": channels_last, "compile": compile, "keep_memory": keep_memory}
+        how["distillation"] = distillation
         _check_masks(dataset)
         super().__init__(network, dataset, optimizer, lr_scheduler, lr_interval, monitor, **how)
         self.save_hyperparameters()
@@ -104,7 +108,8 @@ class SegmentationTask(BaseTask):
     @property
     @override
     def metric_names(self) -> list[str]:
-        names = ["train/loss", "val/loss", "val/dice", *(f"val/dice_{name}" for name in self._foreground())]
+        names = [] if self.distillation is None else [DISTILLED]
+        names += ["train/loss", "val/loss", "val/dice", *(f"val/dice_{name}" for name in self._foreground())]
         if self.mean_iou:
             names += [f"val/{name}" for name in ("miou", "mean_recall", "mean_precision", "pixel_accuracy")]
             names += [f"val/iou_{column_name(name)}" for name in self.info.classes]
@@ -116,7 +121,11 @@ class SegmentationTask(BaseTask):
 
     @override
     def training_loss(self, batch: Batch) -> Tensor:
-        return deep_supervision_loss(self.runner.outputs(batch["image"]), batch["label"], self.loss)
+        outputs = self.runner.outputs(batch["image"])
+        loss = deep_supervision_loss(outputs, batch["label"], self.loss)
+        ignored = self.info.ignore_index
+        counted = None if ignored is None else batch["label"] != ignored
+        return self.with_teacher(loss, outputs[0], batch, counted)
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from lightning_pocket.networks.base import Network
 from lightning_pocket.storage import sha256
 
 from .base import BaseTask
+from .head import head_layers, layer_of
 from .loading import load_task, read_checkpoint
 
-_HEAD = {"head", "heads"}
 _MOST_LINES = 12
 
 
@@ -101,7 +101,7 @@ def _start(task: BaseTask, path: Path, content: dict[str, Any], saved: dict[str,
     new = _reasons(current, saved, set() if same_classes else head)
     kept = [name for name in current if name not in new]
     # Norms and heads of the same width fit any network.
-    if not any(current[name].ndim > 1 and _layer(name) not in head for name in kept):
+    if not any(current[name].ndim > 1 and layer_of(name) not in head for name in kept):
         raise PocketError(
             f"--start_from {path}: holds the weights of a {_class_name(content)} of other settings, none of which fit "
             f"this {type(task.network).__name__}. Give the same network settings, or leave the option out."
@@ -136,28 +136,16 @@ def _comparable(network: Network, saved: dict[str, Tensor], path: Path) -> Itera
         yield saved
 
 
-def head_layers(network: Network) -> set[str]:
-    """Return the names of the layers that make the logits.
-
-    Args:
-        network: A network whose last layers lie below an attribute ``head`` or ``heads``; of any other network it is
-            the last layer with ``head_channels`` outputs.
-    """
-    sized = [_layer(name) for name, tensor in network.named_parameters() if network.head_channels in tensor.shape[:2]]
-    named = {layer for layer in sized if _HEAD & set(layer.split("."))}
-    return named or set(sized[-1:])
-
-
 def _reasons(current: dict[str, Tensor], saved: dict[str, Tensor], head: set[str]) -> dict[str, str]:
     """Return why each tensor that is not taken starts new."""
     misfits = {name: _misfit(tensor, saved.get(name)) for name, tensor in current.items()}
-    broken = {_layer(name) for name, reason in misfits.items() if reason}
+    broken = {layer_of(name) for name, reason in misfits.items() if reason}
     reasons = {}
     for name, tensor in current.items():
-        if _layer(name) in head:
+        if layer_of(name) in head:
             old = _shape(saved[name]) if name in saved else "absent"
             reasons[name] = f"{old} -> {_shape(tensor)}, other classes"
-        elif _layer(name) in broken:
+        elif layer_of(name) in broken:
             reasons[name] = misfits[name] or f"{_shape(tensor)}, its layer is new"
     return reasons
 
@@ -176,10 +164,6 @@ def _notes(task: BaseTask, data: dict[str, Any]) -> list[str]:
         channels = f"{_listed(data.get('channels', []))} -> {_listed(task.info.channels)}"
         notes.append(f"channels: {channels}; weights are kept by position where their number is the same")
     return notes
-
-
-def _layer(name: str) -> str:
-    return name.rpartition(".")[0]
 
 
 def _shape(tensor: Tensor) -> str:
