@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import Expanded, contract, is_expanded
+from lightning_pocket.regularizers import KernelNumber, Regularizer
 
 from .weight_average import WeightAverage
 
@@ -69,6 +72,42 @@ def check_surroundings(own: Callback, trainer: Trainer) -> None:
                 "trainer.callbacks: an average of weights that were not zero is not zero, so checkpoints of "
                 "WeightAverage have no sparse kernels. Leave --config ema out."
             )
+
+
+def plain_copy(network: nn.Module) -> nn.Module:
+    """Return a network without expanded layers: the same one, or a contracted copy.
+
+    Raises:
+        PocketError: If its expanded layers have nonlinearities in between.
+    """
+    if not is_expanded(network):
+        return network
+    compact = copy.deepcopy(network)
+    contract(compact)
+    return compact
+
+
+def check_expanded(network: nn.Module, names: Iterable[str], regularizer: Regularizer) -> None:
+    """Refuse penalties on the sizes of kernels that are products.
+
+    Args:
+        network: The network.
+        names: Its penalized layers.
+        regularizer: What is to become sparse.
+
+    Raises:
+        PocketError: If one of the layers is expanded, and the groups are smaller than kernels.
+    """
+    if isinstance(regularizer, KernelNumber):
+        return
+    expanded = [name for name in names if isinstance(network.get_submodule(name), Expanded)]
+    if expanded:
+        raise PocketError(
+            f"StructuredSparsity.regularizer: {type(regularizer).__name__} makes kernels smaller, but {expanded[0]} is "
+            "expanded: its kernels are products of factors, through which a proximal step cannot be taken. Train "
+            "expanded first, then `pocket contract`, then make it sparse with --start_from the contracted checkpoint; "
+            "or take KernelNumber, which works on expanded layers."
+        )
 
 
 def without_decay(

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import last_factor
 from lightning_pocket.regularizers import (
     AlphaMax,
     Complexity,
@@ -34,7 +35,7 @@ from lightning_pocket.speed import Runner, untouched
 
 from .best_checkpoint import BestCheckpoint
 from .choose_speed import Trainable
-from .sparsity_checks import check_strength, check_surroundings, without_decay
+from .sparsity_checks import check_expanded, check_strength, check_surroundings, plain_copy, without_decay
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ class StructuredSparsity(Callback):
     The proximal step is taken when the optimizer has made its own: it follows schedules, accumulated batches, clipped
     gradients and mixed precision, and is the same in all processes of a distributed training. Weight decay that is part
     of the gradient is switched off for regularized kernels; decoupled decay comes before the proximal step.
+
+    Of expanded layers (``layers.expansion``) the rows of the last factor are penalized, one for each kernel of the
+    layer that it stands for; sizes of kernels have no such counterpart and are refused.
 
     Args:
         regularizer: What is to become sparse: ``KernelNumber`` or ``KernelSize``.
@@ -133,11 +137,15 @@ class StructuredSparsity(Callback):
         check_surroundings(self, trainer)
         task = cast("Trainable", pl_module)
         network = task.network
-        flow = trace(network, (2, int(network.in_channels), *_image_size(pl_module)))  # type: ignore[arg-type]
-        choices = choose_layers(network, flow, self.include, self.exclude)
-        self._penalties, self._choices = make_penalties(network, flow, choices, self.regularizer, self.norm_aware)
+        compact = plain_copy(network)  # an expanded layer is followed as the one layer that it stands for
+        flow = trace(compact, (2, int(network.in_channels), *_image_size(pl_module)))  # type: ignore[arg-type]
+        choices = choose_layers(compact, flow, self.include, self.exclude)
+        check_expanded(network, [name for name, choice in choices.items() if choice.taken], self.regularizer)
+        self._penalties, self._choices = make_penalties(
+            network, flow, choices, self.regularizer, self.norm_aware, last_factor
+        )
         self._complexity = Complexity(
-            self.regularizer.complexity, self.regularizer.lagged, self._penalties, flow, network
+            self.regularizer.complexity, self.regularizer.lagged, self._penalties, flow, compact
         )
         kept = {parameter for penalty in self._penalties for parameter in penalty.parameters}
         make = task.make_optimizer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
@@ -78,7 +78,12 @@ def choose_layers(
 
 
 def make_penalties(
-    network: nn.Module, flow: DataFlow, choices: dict[str, LayerChoice], regularizer: Regularizer, mode: NormAware
+    network: nn.Module,
+    flow: DataFlow,
+    choices: dict[str, LayerChoice],
+    regularizer: Regularizer,
+    mode: NormAware,
+    weights_of: Callable[[nn.Module], nn.Module] = lambda layer: layer,
 ) -> tuple[list[LayerPenalty], dict[str, LayerChoice]]:
     """Return the penalties of the chosen layers, and the choices with what was found behind each layer.
 
@@ -88,15 +93,17 @@ def make_penalties(
         choices: Those of :func:`choose_layers`.
         regularizer: Groups and norm.
         mode: How norms behind convolutions are taken into account.
+        weights_of: Returns the convolution that holds the kernels of a layer; the layer itself unless it is a row of
+            several.
     """
     penalties, told = [], {}
     for name, choice in choices.items():
         told[name] = choice
         if not choice.taken:
             continue
-        conv = network.get_submodule(name)
+        conv = weights_of(network.get_submodule(name))
         partner = network.get_submodule(flow.partners[name]) if name in flow.partners else None
-        boxes = regularizer.boxes(choice.shape[2:])
+        boxes = regularizer.boxes(kernel_shape(conv)[2:])  # type: ignore[arg-type]
         penalty = LayerPenalty(name, conv, boxes, regularizer.norm, partner, mode)  # type: ignore[arg-type]
         told[name] = LayerChoice(name, choice.shape, True, _how(penalty, flow.partners.get(name)))
         penalties.append(penalty)
