@@ -32,6 +32,9 @@ OWN = {
     "checkpoints",
     "config.yaml",
     "error.json",
+    "error_rates.csv",
+    "gradient_confusion.csv",
+    "gradient_confusion.json",
     "label_noise.csv",
     "manifest.json",
     "metrics.csv",
@@ -55,6 +58,8 @@ class RunFolder:
         manifest.json          versions, seed, git commit, data, whether it finished
         error.json             why the last attempt failed, until the next one begins
         label_noise.csv        given and true class of the training images whose label was drawn, if any
+        error_rates.csv        test and training errors of each epoch, with --config error_rates
+        gradient_confusion.csv cosines of gradients of each epoch, with --config gradient_confusion
         metrics.csv            one row per step that logged something
         tensorboard/           the same for TensorBoard
         wandb/                 the same for W&B, with --config wandb

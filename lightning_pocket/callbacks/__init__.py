@@ -8,6 +8,7 @@ from .class_table import ClassTable
 from .classification_plots import ClassificationPlots
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
+from .error_rates import ErrorRates
 from .finite_loss import FiniteLoss
 from .last_checkpoint import LastCheckpoint
 from .metrics_file import MetricsFile
@@ -33,6 +34,7 @@ __all__ = [
     "ClassificationPlots",
     "EarlyStop",
     "EpochSeed",
+    "ErrorRates",
     "FiniteLoss",
     "LastCheckpoint",
     "MetricsFile",

@@ -25,6 +25,8 @@ _COSTS = ("profile/",)
 _SIZES = ("voxels", "predicted")
 #: Score over the classes of all images together -> its column in ``test/classes.csv``.
 OVERLAPS = {"miou": "iou", "mean_recall": "recall", "mean_precision": "precision"}
+#: Test errors of the epoch with the least validation error, and of the last; error on the training images at the end.
+ERRORS = ("best_error", "last_error", "train_error")
 #: Parts of a manifest that hold others.
 _PARTS = ("data", "hardware", "versions", "git_commit")
 
@@ -185,7 +187,7 @@ def _tested(table: Path) -> dict[str, Any]:
 
 
 def _overall(path: Path) -> dict[str, float]:
-    """Return the scores of all cases together: means over the classes, and what :mod:`.error_rates` finds."""
+    """Return the scores of all cases together: means over the classes, and errors along the training."""
     table = path / "test" / "classes.csv"
     classes = _rows(table)
     found = {}
@@ -194,7 +196,18 @@ def _overall(path: Path) -> dict[str, float]:
         counted = [value for value in values if math.isfinite(value)]  # NaN: a class that does not occur
         if counted:
             found[name] = fmean(counted)
-    return found
+    return found | _errors(path / "error_rates.csv")
+
+
+def _errors(table: Path) -> dict[str, float]:
+    """Return what ``ErrorRates`` has found, by the names of ``ERRORS``."""
+    rows = _rows(table)
+    if not rows:
+        return {}
+    validated = [_number(table, "val_error", row["val_error"]) for row in rows]
+    tested = [_number(table, "test_error", row["test_error"]) for row in rows]
+    values = (tested[validated.index(min(validated))], tested[-1], *_series(table, rows, "train_error")[-1:])
+    return dict(zip(ERRORS, values, strict=False))
 
 
 def _repeated(cases: _Rows) -> dict[str, str]:

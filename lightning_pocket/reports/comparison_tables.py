@@ -24,6 +24,9 @@ METRICS = {
     "miou": ("mean IoU", ".4f"),
     "mean_recall": ("mean recall", ".4f"),
     "mean_precision": ("mean precision", ".4f"),
+    "best_error": ("test error, best epoch of the validation", ".4f"),
+    "last_error": ("test error, last epoch", ".4f"),
+    "train_error": ("training error", ".4f"),
 }
 _WORDS = ((True, "more"), (False, "less"))
 Cells = list[list[str]]

@@ -12,7 +12,7 @@ import yaml
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import Option, Run, configs_folder, find_config
-from lightning_pocket.reports.collect import OVERLAPS
+from lightning_pocket.reports.collect import ERRORS, OVERLAPS
 
 from .yaml_fields import checked_fields, suggest
 
@@ -25,7 +25,7 @@ _NUMBER = r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?"
 _SCORE = re.compile(rf"(?P<mean>{_NUMBER})(\s*±\s*{_NUMBER})?", re.IGNORECASE)
 PARAMETERS = "params_M"
 #: Metrics that a table can show.
-METRICS = ("dice", "hd95_mm", "asd_mm", "hd95_px", "asd_px", "surface_dice", "auc", "accuracy", *OVERLAPS)
+METRICS = ("dice", "hd95_mm", "asd_mm", "hd95_px", "asd_px", "surface_dice", "auc", "accuracy", *OVERLAPS, *ERRORS)
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,13 @@ class Row:
         label: What readers call it; by default its name.
         task: Name of its data: ``--cache TASK=FOLDER`` tells where they are.
         configs: Configs of ``pocket fit``; none for a row that only shows published numbers.
-        options: Options of ``pocket fit`` on top, by their dotted name.
+        options: Options of ``pocket fit`` on top, by their dotted name. In texts ``{runs}`` stands for the folder of
+            all runs and ``{seed}`` for the seed: ``{runs}/teacher/seed_{seed}`` is a run of the row ``teacher``, which
+            must stand above.
         folds: Folds of the cross-validation; 1 for one run that is tested on the cases it holds out. None for what
             the table says.
         seed: Seed of the runs; None for what the table says.
+        seeds: Seeds of its runs, of a table with seeds; none for those of the table.
         compare_to: Name of the row that it is compared with.
         published: Numbers to stand beside ours: ``params_M``, and for a metric such as ``dice`` its mean, with
             ``± standard deviation`` as text, ``dice_median`` and ``dice_p``.
@@ -53,6 +56,7 @@ class Row:
     options: dict[str, Option] = field(default_factory=dict)
     folds: int | None = None
     seed: int | None = None
+    seeds: list[int] = field(default_factory=list)
     compare_to: str = ""
     published: Scores = field(default_factory=dict)
 
@@ -119,7 +123,7 @@ class ExperimentTable:
         if not row.configs:
             return {}
         if self.seeds:
-            return {f"{row.name}/seed_{seed}": seed for seed in self.seeds}
+            return {f"{row.name}/seed_{seed}": seed for seed in row.seeds or self.seeds}
         return {row.name: self.seed if row.seed is None else row.seed}
 
     def commands(
@@ -144,7 +148,9 @@ class ExperimentTable:
             jobs: Folds at a time.
         """
         run = folder / place
-        options = row.options | {"data.init_args.cache": cache, "seed_everything": self.places(row)[place]}
+        seed = self.places(row)[place]
+        given = {name: _fill(value, folder, seed) for name, value in row.options.items()}
+        options = given | {"data.init_args.cache": cache, "seed_everything": seed}
         fit = [*Run(tuple(row.configs), options).argv()[1:], *more]
         count = self.folds if row.folds is None else row.folds
         if count == 1:
@@ -177,6 +183,13 @@ def read_table(name: str) -> ExperimentTable:
     table = ExperimentTable(**given | {"rows": rows})
     _check(table, path)
     return table
+
+
+def _fill(value: Option, runs: Path, seed: int) -> Option:
+    """Return the value of an option with the places of other runs; other braces stay as they are."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("{runs}", str(runs)).replace("{seed}", str(seed))
 
 
 def _find(name: str) -> Path:
@@ -230,9 +243,13 @@ def _check_folds(where: str, folds: int | None) -> None:
 
 def _check_seeds(table: ExperimentTable, where: str) -> None:
     given = table.seeds
-    if any(type(seed) is not int or seed < 0 for seed in given) or len(set(given)) < len(given):
-        raise PocketError(f"{where}: seeds is {given}, expected whole numbers from 0, each once.")
+    for place, seeds in ((where, given), *((f"{where}: row {row.name}", row.seeds) for row in table.rows)):
+        if any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+            raise PocketError(f"{place}: seeds is {seeds}, expected whole numbers from 0, each once.")
     own = [row.name for row in table.rows if row.seed is not None]
+    alone = [row.name for row in table.rows if row.seeds and not given]
+    if alone:
+        raise PocketError(f"{where}: row {alone[0]}: has seeds, but the table has none. Give the table some.")
     if given and own:
         raise PocketError(f"{where}: row {own[0]}: has a seed, but the table has seeds. Give one of the two.")
 
