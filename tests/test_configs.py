@@ -20,7 +20,16 @@ IMAGE_PRESETS = [
     *["accumulate", "bfloat16", "clip_gradients", "mixed_precision", "sparsity_kernel_number", "sparsity_kernel_size"],
 ]
 #: Networks for classification, and labels drawn at random: presets that choose one, or that only images have.
-CLASSIFIERS = ["small_net", "small_net_4", "mobilenet", "mobilenet_v2", "shufflenet_v2", "resnet18_cifar", "all_cnn"]
+CLASSIFIERS = [
+    "small_net",
+    "small_net_4",
+    "mobilenet",
+    "mobilenet_v2",
+    "shufflenet_v2",
+    "resnet18_cifar",
+    "resnet152",
+    "all_cnn",
+]
 NOISES = ["label_noise_20", "label_noise_50", "label_noise_80"]
 #: network_2d is for images: volumes are 3D. binary_head is for two classes, DeepLab has no schedule of widths, and
 #: expanded_fc is for networks with several linear layers.

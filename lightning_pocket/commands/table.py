@@ -115,13 +115,19 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _caches(given: Sequence[str], experiments: ExperimentTable) -> dict[str, str]:
-    """Return the prepared data of each task."""
+    """Return the prepared data of each task, or its folder where it is read as it is."""
+    from lightning_pocket.studies.table import IN_FOLDER
+
     tasks = list(dict.fromkeys(row.task for row in experiments.rows if row.configs))
+    read = {row.task for row in experiments.rows if row.data == IN_FOLDER}
     caches = {}
     for text in given:
         name, separator, path = text.partition("=")
         if not separator or name not in tasks:
             raise PocketError(f"--cache {text}: expected TASK=FOLDER; the tasks of this table are {', '.join(tasks)}.")
+        if name in read and Path(path).is_dir():
+            caches[name] = path
+            continue
         if not (Path(path) / "dataset.json").is_file():
             raise PocketError(f"--cache {text}: no prepared data here (no dataset.json). Run `pocket prepare` first.")
         caches[name] = path

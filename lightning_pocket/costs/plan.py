@@ -73,6 +73,7 @@ class Plan:
         published: Lowest and highest saving in percent that was published, by column.
         in_channels: Channels of the images; None for what the data say.
         num_classes: Classes, background included; None for what the data say.
+        images_per_epoch: Images of an epoch, so that its time is shown; 0 for none.
         measure: Whether to measure unless told otherwise, and not only to predict.
     """
 
@@ -84,6 +85,7 @@ class Plan:
     in_channels: int | None = None
     num_classes: int | None = None
     measure: bool = False
+    images_per_epoch: int = 0
 
 
 def parse_batches(text: str) -> tuple[int, ...]:

@@ -62,6 +62,7 @@ class _File:
     in_channels: int = 1
     classes: int = 2
     measure: bool = False
+    images_per_epoch: int = 0
 
 
 def is_plan(name: str) -> bool:
@@ -96,6 +97,7 @@ def read_plan(name: str) -> Plan:
         file.in_channels,
         file.classes,
         file.measure,
+        file.images_per_epoch,
     )
 
 

@@ -13,7 +13,7 @@ from lightning_pocket import __version__
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import contract_for_use, deployed_parameters
 from lightning_pocket.networks.base import Network
-from lightning_pocket.profiling.macs import count_macs
+from lightning_pocket.profiling.macs import count_macs, count_macs_ptflops
 from lightning_pocket.profiling.memory import Device, predict_inference, predict_training
 from lightning_pocket.profiling.out_of_memory import recognise
 
@@ -231,6 +231,7 @@ def predict(recipe: Recipe, batch: int, patch: Size, precision: str, device: Dev
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "deployed_parameters": deployed_parameters(network),
         "macs": count_macs(network, shape) // batch,  # what does not grow with the batch is shared by it
+        "macs_ptflops": count_macs_ptflops(network, (1, *shape[1:])),
         **causes,
         "train_mib": training.peak_mib,
         "infer_mib": predict_inference(lambda: deployed, shape, precision, device).peak_mib,

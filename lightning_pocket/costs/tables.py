@@ -13,10 +13,10 @@ from lightning_pocket.reports.tables import print_table
 from .plan import Plan, Size
 from .run import Row
 
-#: Columns of what was predicted, in MiB but for the first three.
+#: Columns of what was predicted, in MiB but for the first four.
 PREDICTED = (
-    "parameters", "deployed_parameters", "macs", "weights_mib", "gradients_mib", "optimizer_mib", "activations_mib",
-    "inputs_mib", "workspace_mib", "train_mib", "infer_mib",
+    "parameters", "deployed_parameters", "macs", "macs_ptflops", "weights_mib", "gradients_mib", "optimizer_mib",
+    "activations_mib", "inputs_mib", "workspace_mib", "train_mib", "infer_mib",
 )  # fmt: skip
 #: Columns of what was measured.
 MEASURED = (
@@ -32,6 +32,8 @@ COLUMNS = (
     "problem",
 )  # fmt: skip
 PUBLISHED = "infer_images_per_s"
+#: Columns of complexity that may have been published.
+COUNTED = {"parameters", "macs_ptflops", "epoch_s"}
 _CAUSES = ("weights", "gradients", "optimizer", "activations", "inputs", "workspace")
 
 
@@ -148,6 +150,31 @@ def _networks(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
     return Table(f"Size: {where}", ["network", *sizes, "GMAC per image", "saved"], lines)
 
 
+def _complexity(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
+    """Sizes as ExpandNets prints them, beside what was published; nothing where nothing was."""
+    header = [
+        "network", "parameters", "published", "MMAC (ptflops)", "published", "MMAC (ours)", "epoch s", "published",
+    ]  # fmt: skip
+    lines = []
+    for row in rows if any(COUNTED & row.candidate.published.keys() for row in rows) else ():
+        published = row.candidate.published
+        speed = row.value("train_images_per_s")
+        epoch = costs.plan.images_per_epoch / speed if speed else None
+        lines.append(
+            [
+                row.candidate.label,
+                f"{row.predicted['parameters']:,}",
+                f"{published['parameters']:,}" if "parameters" in published else "",
+                f"{row.predicted['macs_ptflops'] / 1e6:,.2f}",
+                f"{published['macs_ptflops'] / 1e6:,.2f}" if "macs_ptflops" in published else "",
+                f"{row.predicted['macs'] / 1e6:,.2f}",
+                amount(epoch) if epoch else "",
+                f"{published['epoch_s']:g}" if "epoch_s" in published else "",
+            ]
+        )
+    return Table(f"Complexity in training: {where}", header, lines).filled()
+
+
 def _memory(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
     header = ["network", "batch", "weights", "grads", "optim", "activ", "inputs", "work", "peak", "saved", "infer"]
     lines = []
@@ -216,7 +243,13 @@ def _precisions(rows: Sequence[Row]) -> str:
     return "; ".join(f"{precision}: {', '.join(labels)}" for precision, labels in networks.items())
 
 
-_MAKERS: tuple[Callable[[CostTables, Sequence[Row], str], Table], ...] = (_networks, _memory, _training, _inference)
+_MAKERS: tuple[Callable[[CostTables, Sequence[Row], str], Table], ...] = (
+    _networks,
+    _complexity,
+    _memory,
+    _training,
+    _inference,
+)
 
 
 def print_aligned(table: Table) -> None:

@@ -24,6 +24,8 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _NUMBER = r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?"
 _SCORE = re.compile(rf"(?P<mean>{_NUMBER})(\s*±\s*{_NUMBER})?", re.IGNORECASE)
 PARAMETERS = "params_M"
+#: Options of ``pocket fit`` that name data: prepared, or in a folder.
+PREPARED, IN_FOLDER = "data.init_args.cache", "data.init_args.folder"
 #: Metrics that a table can show.
 METRICS = ("dice", "hd95_mm", "asd_mm", "hd95_px", "asd_px", "surface_dice", "auc", "accuracy", *OVERLAPS, *ERRORS)
 
@@ -44,6 +46,8 @@ class Row:
             the table says.
         seed: Seed of the runs; None for what the table says.
         seeds: Seeds of its runs, of a table with seeds; none for those of the table.
+        data: Option that names its data: ``data.init_args.cache`` for a prepared data set, ``data.init_args.folder``
+            for a folder that is read as it is.
         compare_to: Name of the row that it is compared with.
         published: Numbers to stand beside ours: ``params_M``, and for a metric such as ``dice`` its mean, with
             ``± standard deviation`` as text, ``dice_median`` and ``dice_p``.
@@ -57,6 +61,7 @@ class Row:
     folds: int | None = None
     seed: int | None = None
     seeds: list[int] = field(default_factory=list)
+    data: str = PREPARED
     compare_to: str = ""
     published: Scores = field(default_factory=dict)
 
@@ -150,7 +155,7 @@ class ExperimentTable:
         run = folder / place
         seed = self.places(row)[place]
         given = {name: _fill(value, folder, seed) for name, value in row.options.items()}
-        options = given | {"data.init_args.cache": cache, "seed_everything": seed}
+        options = given | {row.data: cache, "seed_everything": seed}
         fit = [*Run(tuple(row.configs), options).argv()[1:], *more]
         count = self.folds if row.folds is None else row.folds
         if count == 1:
@@ -227,6 +232,8 @@ def _check_row(row: Row, where: str) -> None:
     if row.configs and not row.task:
         raise PocketError(f"{where}: has no task; name its data, as in --cache TASK=FOLDER.")
     _check_folds(where, row.folds)
+    if row.data not in (PREPARED, IN_FOLDER):
+        raise PocketError(f"{where}: data is {row.data!r}, expected {PREPARED} or {IN_FOLDER}.")
     for config in row.configs:
         find_config(config)
     allowed = [PARAMETERS, *(key for m in METRICS for key in (m, f"{_short(m)}_median", f"{_short(m)}_p"))]

@@ -11,11 +11,11 @@ from lightning_pocket.reports.collect import RunResult, read_run
 from lightning_pocket.reports.seeds import SeededRuns
 from lightning_pocket.reports.tested import is_tested
 
-from .table import ExperimentTable, Row
+from .table import IN_FOLDER, PREPARED, ExperimentTable, Row
 
 Commands = Mapping[str, Sequence[Sequence[str]]]
 #: Names the data of a run; alone where they are not known.
-_CACHE = "--data.init_args.cache="
+_DATA = (f"--{PREPARED}=", f"--{IN_FOLDER}=")
 
 
 @dataclass
@@ -84,7 +84,7 @@ def _belongs(recorded: Sequence[str], commands: Sequence[Sequence[str]], run: Pa
 
     Folder and number of jobs may differ, and the data where they are not named now.
     """
-    free = ("--run_dir=", "--jobs=", *([_CACHE] if _CACHE in commands[0] else []))
+    free = ("--run_dir=", "--jobs=", *(name for name in _DATA if name in commands[0]))
     made, now = ([part for part in line if not part.startswith(free)] for line in (recorded, commands[0]))
     return made == now and (len(commands) == 1 or is_tested(run, checkpoint))
 
@@ -95,5 +95,5 @@ def _state(row: Row, places: Collection[str], failed: Collection[str], commands:
         return "published only"
     if any(place in failed for place in places):
         return "failed"
-    unnamed = any(_CACHE in commands[place][0] for place in places)
+    unnamed = any(name in commands[place][0] for place in places for name in _DATA)
     return f"not run (no cache for {row.task})" if unnamed else "not run"
