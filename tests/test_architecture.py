@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"machine.limits"},
     "speed": {"layers"},
     "tasks": {"layers", "networks", "inference", "losses", "metrics", "speed"},
-    "callbacks": {"layers", "metrics", "regularizers", "reports", "speed"},
+    "analyses": {"layers"},
+    "callbacks": {"analyses", "layers", "metrics", "regularizers", "reports", "speed"},
     "reports": {"metrics"},
     "profiling": set(),
     "machine": set(),
@@ -52,7 +53,18 @@ ALLOWED: dict[str, set[str]] = {
         "studies",
         "tasks",
     },
-    "studies": {"data", "inference", "launch", "locks", "metrics", "networks.base", "reports", "run_folder", "tasks"},
+    "studies": {
+        "analyses",
+        "data",
+        "inference",
+        "launch",
+        "locks",
+        "metrics",
+        "networks.base",
+        "reports",
+        "run_folder",
+        "tasks",
+    },
 }
 #: Only loading a checkpoint must know every network and loss: the classes that may be rebuilt are those imported.
 EXCEPTIONS = {"tasks/loading.py": {"losses", "networks"}}

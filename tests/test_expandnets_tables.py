@@ -31,38 +31,52 @@ def printed(score: float | str) -> tuple[float, ...]:
     return tuple(float(part) for part in str(score).split(" ± "))
 
 
-def expected(number: str) -> dict[tuple[str, str], float | str]:
+Numbers = dict[tuple[str, str], float | str]
+
+
+def of_cifar(number: str, entry: dict, column: str) -> Numbers:
+    """What a row of a paper's table on CIFAR stands for."""
+    if number == "1":
+        return {(f"{column}_{KINDS[entry['model']]}{'_kd' * entry['kd']}", "accuracy"): entry[column]}
+    if number == "8":
+        return {(f"{column}_{KINDS[entry['init']]}", "accuracy"): entry[column]} if column in entry else {}
+    if number == "9":
+        name = "plain" if entry["r"] is None else f"r_{str(entry['r']).replace('.', '_')}"
+        return {(f"{column}_{name}", "accuracy"): entry[column]}
+    network, _, expanded = entry["model"].partition(" ")
+    row = f"{column}_{NETWORKS[network]}"
+    if expanded:
+        return {(f"{row}_cl", "accuracy"): entry[column]}
+    return {(row, "accuracy"): entry[column], (f"{row}_same_time", "accuracy"): entry[f"same_time_{column}"]}
+
+
+def of_others(number: str, entry: dict) -> Numbers:
+    """The same of tables on other data."""
+    if number == "3":
+        return {(f"{net}_{ROWS[entry['row']]}", "accuracy"): entry[net] for net in PREFIXES}
+    if number == "5":
+        row = "unet" if entry["model"] == "U-Net" else "cl"
+        names = {"miou": "miou", "mean_recall": "mrec", "mean_precision": "mprec"}
+        return {(row, ours): entry[theirs] for ours, theirs in names.items()}
+    if number == "7":
+        row = f"noise_{entry['noise'].rstrip('%')}_{{}}_{KINDS[entry['model']]}"
+        kernels = ("k5", "k9")
+        return {(row.format(k), f"{name}_error"): value for k in kernels for name, value in entry[k].items()}
+    if "imagenet" not in entry:
+        return {}
+    kind = "plain" if entry["init"] == "Standard" else "cl"
+    return {(f"{IMAGENET[entry['model']]}_{kind}", "accuracy"): entry["imagenet"]}
+
+
+def expected(number: str) -> Numbers:
     """What the paper prints, by row and metric of our table."""
-    content = GOLDEN[f"003.{number}"]
-    found: dict[tuple[str, str], float | str] = {}
-    for entry in content:
-        for column in CIFAR:
-            if number == "1":
-                found[f"{column}_{KINDS[entry['model']]}{'_kd' * entry['kd']}", "accuracy"] = entry[column]
-            elif number == "9":
-                name = "plain" if entry["r"] is None else f"r_{str(entry['r']).replace('.', '_')}"
-                found[f"{column}_{name}", "accuracy"] = entry[column]
-            elif number == "8" and column in entry:
-                found[f"{column}_{KINDS[entry['init']]}", "accuracy"] = entry[column]
-            elif number == "2":
-                network, _, expanded = entry["model"].partition(" ")
-                row = f"{column}_{NETWORKS[network]}"
-                found[f"{row}_cl" if expanded else row, "accuracy"] = entry[column]
-                if not expanded:
-                    found[f"{row}_same_time", "accuracy"] = entry[f"same_time_{column}"]
-        if number == "8" and "imagenet" in entry:
-            kind = "plain" if entry["init"] == "Standard" else "cl"
-            found[f"{IMAGENET[entry['model']]}_{kind}", "accuracy"] = entry["imagenet"]
-        if number == "3":
-            found |= {(f"{net}_{ROWS[entry['row']]}", "accuracy"): entry[net] for net in PREFIXES}
-        if number == "5":
-            row = "unet" if entry["model"] == "U-Net" else "cl"
-            names = {"miou": "miou", "mean_recall": "mrec", "mean_precision": "mprec"}
-            found |= {(row, ours): entry[theirs] for ours, theirs in names.items()}
-        if number == "7":
-            for kernel in ("k5", "k9"):
-                row = f"noise_{entry['noise'].rstrip('%')}_{kernel}_{KINDS[entry['model']]}"
-                found |= {(row, f"{name}_error"): value for name, value in entry[kernel].items()}
+    found: Numbers = {}
+    for entry in GOLDEN[f"003.{number}"]:
+        if number in "1289":
+            for column in CIFAR:
+                found |= of_cifar(number, entry, column)
+        if number in "3578":
+            found |= of_others(number, entry)
     return found
 
 

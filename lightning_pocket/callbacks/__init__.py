@@ -10,6 +10,7 @@ from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
 from .error_rates import ErrorRates
 from .finite_loss import FiniteLoss
+from .gradient_confusion import GradientConfusion
 from .last_checkpoint import LastCheckpoint
 from .metrics_file import MetricsFile
 from .peak_memory import PeakMemory
@@ -36,6 +37,7 @@ __all__ = [
     "EpochSeed",
     "ErrorRates",
     "FiniteLoss",
+    "GradientConfusion",
     "LastCheckpoint",
     "MetricsFile",
     "PeakMemory",
