@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
         "data",
         "inference",
         "launch",
+        "layers",
         "locks",
         "metrics",
         "networks.base",
