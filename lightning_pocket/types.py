@@ -49,7 +49,8 @@ class ImageBatch(TypedDict):
     """What a data loader gives to a task that classifies whole images.
 
     Attributes:
-        image: ``(B, C, H, W)`` float32, preprocessed intensities.
+        image: ``(B, C, H, W)`` float32, preprocessed intensities; in a test of ten crops ``(B, 10, C, H, W)``, the
+            middle first.
         target: ``(B,)`` int64, index of each image's class.
         subject: Identifiers, one per item; an empty one marks an item that is repeated only to keep processes in
             step, and is not counted.

@@ -40,7 +40,10 @@ def arguments(name: str, *presets: str, **settings: Any) -> list[str]:
     return [
         f"--holder.network={ROOT / 'configs' / 'networks' / name}.yaml",
         *(f"--holder.network={overlay}" for overlay in overlays),
-        *(f"--holder.network.init_args.{key}={json.dumps(value)}" for key, value in init_args.items()),
+        *(
+            f"--holder.network.init_args.{key}={value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in init_args.items()
+        ),
     ]
 
 

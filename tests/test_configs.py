@@ -17,7 +17,7 @@ VOLUMES = [path for path in EXPERIMENTS if "volumes.yaml" in path.read_text(enco
 IMAGE_PRESETS = [
     *["full", "pocket", "doublings_1", "doublings_2", "doublings_3", "doublings_4", "table2_16", "text_32"],
     *["separable", "grouped_8", "instance_norm", "tensorflow", "augment_images", "no_augmentation", "ema"],
-    *["accumulate", "bfloat16", "clip_gradients", "mixed_precision"],
+    *["accumulate", "bfloat16", "clip_gradients", "mixed_precision", "sparsity_kernel_number", "sparsity_kernel_size"],
 ]
 #: network_2d is for images: volumes are 3D. binary_head is for two classes, DeepLab has no schedule of widths.
 OTHERS = {"network_2d", "binary_head", "deeplab_mobilenet", "deeplab_resnet101", "deeplab_xception"}

@@ -116,7 +116,9 @@ def test_grouped_pocket_densenet() -> None:
 
 #: Settings that a network lacks: no decoder to supervise, widths by a factor, a depth of its own.
 WIDTHS = ["pocket", "full", *(f"doublings_{n}" for n in range(1, 5)), "table2_16", "text_32", "demo", "laptop"]
+RESNETS = [name for name in NETWORKS if name.startswith(("resnet_", "square_"))]
 MISFITS = {
+    *product(RESNETS, ("deep_supervision", "binary_head")),
     *(("encoder_classifier", preset) for preset in ("deep_supervision", "binary_head")),
     *(("fcn", preset) for preset in ("deep_supervision", "lits_early")),
     *(("deeplab", preset) for preset in ("deep_supervision", "lits_early", "checkpoint_activations", *WIDTHS)),

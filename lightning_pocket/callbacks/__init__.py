@@ -16,6 +16,7 @@ from .prediction_images import PredictionImages
 from .run_manifest import RunManifest
 from .start_from import StartFrom
 from .step_time import StepTime
+from .structured_sparsity import StructuredSparsity
 from .sweep_pruning import SweepPruning
 from .tensorboard_events import TensorBoardEvents
 from .terminal_progress import TerminalProgress
@@ -39,6 +40,7 @@ __all__ = [
     "RunManifest",
     "StartFrom",
     "StepTime",
+    "StructuredSparsity",
     "SweepPruning",
     "TensorBoardEvents",
     "TerminalProgress",

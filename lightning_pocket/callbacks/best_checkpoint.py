@@ -39,6 +39,11 @@ class BestCheckpoint(ModelCheckpoint):
             "best_score": score if finite else None,
         }
 
+    def restart(self) -> None:
+        """Choose the best anew, among the epochs that follow; the file stays until one of them is saved."""
+        self.best_k_models, self.kth_best_model_path = {}, ""
+        self.best_model_score = self.current_score = self.epoch = None
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.monitor = self.monitor or str(pl_module.score)

@@ -51,10 +51,10 @@ def check(
     """Find what is wrong with a raw data set, in one pass and one table.
 
     Args:
-        data: Folder of the data set, or its CSV or .npz file.
+        data: Folder of the data set, or its CSV or .npz file, or digits for the images that scikit-learn brings along.
         layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; image_masks, mask_table, hc18, busi for 2D
-            images with masks; covidx, image_table, image_folders, medmnist for 2D images of known class; or auto to
-            find the one that matches.
+            images with masks; covidx, image_table, image_folders, medmnist, mnist, cifar, digits for 2D images of
+            known class; or auto to find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
             with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class. By
             default those of the layout, and any value where it declares nothing. For masks of 2D images the first class

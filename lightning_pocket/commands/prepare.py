@@ -46,7 +46,14 @@ _KINDS = {"volumes": "volumes", "images": "2D images"}
 #: Options that mean something for one kind of data set alone, with their defaults.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "volumes": {"spacing": "median", "window": None, "crop": "none", "image_interpolation": "bspline"},
-    "images": {"size": None, "color": None, "skip_missing": False, "unlabelled_as_background": False},
+    "images": {
+        "size": None,
+        "color": None,
+        "mean": None,
+        "std": None,
+        "skip_missing": False,
+        "unlabelled_as_background": False,
+    },
 }
 _NORMALIZATIONS = {"volumes": {"nonzero_zscore", "foreground_zscore", "window"}, "images": {"unit"}}
 
@@ -67,6 +74,8 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     image_interpolation: Literal["bspline", "linear"] = "bspline",
     size: int | list[int] | None = None,
     color: Literal["grey", "rgb"] | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
     skip_missing: bool = False,
     unlabelled_as_background: bool = False,
     workers: int | None = None,
@@ -77,11 +86,11 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     A run that was stopped, even by kill -9, is continued by the same command.
 
     Args:
-        data: Folder of the data set, or its CSV or .npz file.
+        data: Folder of the data set, or its CSV or .npz file, or digits for the images that scikit-learn brings along.
         output: Folder of the cache, always needed; new, empty, or one that an earlier run began.
         layout: decathlon, nnunet, table, lits, nfbs, brats2020 for volumes; image_masks, mask_table, hc18, busi for 2D
-            images with masks; covidx, image_table, image_folders, medmnist for 2D images of known class; or auto to
-            find the one that matches.
+            images with masks; covidx, image_table, image_folders, medmnist, mnist, cifar, digits for 2D images of
+            known class; or auto to find the one that matches.
         classes: Names of the classes in the order of the label values 0, 1, 2 and so on, separated by commas and
             with background first; NAME=VALUE sets another value, NAME=1+4 merges values into one class, which
             predictions are written with the lowest of. By default those of the layout. For masks of 2D images the
@@ -107,8 +116,10 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
         crop: nonzero cuts away the border where every channel is 0.
         image_interpolation: How images are resampled; labels are interpolated linearly, class by class.
         size: Rows and columns of 2D images, to which they are stretched, or one number for both; 256 by default, the
-            size of the images for medmnist.
+            size of the images where the layout knows one (medmnist, mnist, cifar, digits).
         color: Channels of 2D images, grey by default.
+        mean: Subtracted from each channel of 2D images after --normalization unit, such as [0.5,0.5,0.5].
+        std: What each channel is divided by after that; given with --mean.
         skip_missing: Go on without 2D images, or masks, that are listed but not there.
         unlabelled_as_background: Take 2D images without a mask as images in which there is nothing to mark.
         workers: Number of processes; one per CPU core by default. Each holds one case in memory.
@@ -126,6 +137,7 @@ def prepare(  # noqa: PLR0913 (one parameter per option of the command line)
     choices: dict[str, Any] = {"spacing": spacing, "window": window, "crop": crop}
     choices |= {"image_interpolation": image_interpolation, "normalization": normalization}
     choices |= {"size": [size, size] if isinstance(size, int) else size, "color": color, "skip_missing": skip_missing}
+    choices |= {"mean": mean, "std": std}
     choices |= {"unlabelled_as_background": unlabelled_as_background}
     _refuse_options(found, choices)
     divide = Division.parse(folds, num_folds, split, seed)
@@ -182,7 +194,8 @@ def _prepare_images(
     """Check and prepare 2D images."""
     method: Any = "zscore" if choices["normalization"] == "auto" else choices["normalization"]
     size = tuple(choices["size"] or layout.size or DEFAULT_SIZE)
-    preprocessing = ImagePreprocessing(size, choices["color"] or "grey", method)
+    statistics: dict[str, Any] = {name: choices[name] and tuple(choices[name]) for name in ("mean", "std")}
+    preprocessing = ImagePreprocessing(size, choices["color"] or "grey", method, **statistics)
     declared = declare_classes(layout, choices["classes"])
     cases, faults = select_images(layout, choices["skip_missing"], choices["unlabelled_as_background"])
     number = len(layout.image_cases())

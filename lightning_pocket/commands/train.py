@@ -21,6 +21,7 @@ from typing_extensions import override
 import lightning_pocket.callbacks
 import lightning_pocket.data.augment
 import lightning_pocket.data.image_module
+import lightning_pocket.data.image_stream
 import lightning_pocket.data.sampling
 import lightning_pocket.data.volumes
 import lightning_pocket.losses

@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .image_module import ImageDataModule
+    from .image_stream import StreamedImageDataModule
     from .volumes import VolumeDataModule
 
-__all__ = ["ImageDataModule", "VolumeDataModule"]
+__all__ = ["ImageDataModule", "StreamedImageDataModule", "VolumeDataModule"]
 
-_MODULES = {"ImageDataModule": "image_module", "VolumeDataModule": "volumes"}
+_MODULES = {
+    "ImageDataModule": "image_module",
+    "StreamedImageDataModule": "image_stream",
+    "VolumeDataModule": "volumes",
+}
 
 
 def __getattr__(name: str) -> Any:

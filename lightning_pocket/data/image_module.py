@@ -17,6 +17,7 @@ from lightning_pocket.types import DatasetInfo
 
 from .images2d.cache import ImageCache
 from .images2d.dataset import CachedImages, ImageItem, OrderedImages, TrainingImages, collate
+from .images2d.views import TEN, CropFlip
 from .loader_stages import LoaderStage, delivery_stages, image_stages
 from .loader_workers import Workers, training_device, worker_options
 from .module import PreparedDataModule, run_seed
@@ -46,6 +47,10 @@ class ImageDataModule(PreparedDataModule):
         num_workers: Processes that prepare batches; 0 prepares them in the training process, ``auto`` chooses by
             device, cores and memory.
         prefetch_factor: Batches that each of these processes prepares ahead.
+        crop_flip: Random crops and flips of training images of known class, a whole batch at a time, where they are
+            made without TorchIO: for small images, of which an epoch has many.
+        test_crops: 10 tests with the ten crops of each image too: the middle, the corners, and the same flipped.
+        test_padding: Pixels that are added on each side before these are cut, so that they have the size of the image.
     """
 
     case_noun = "image"
@@ -61,6 +66,9 @@ class ImageDataModule(PreparedDataModule):
         images_per_epoch: int | None = None,
         num_workers: Workers = "auto",
         prefetch_factor: int = 2,
+        crop_flip: CropFlip | None = None,
+        test_crops: Literal[1, 10] = 1,
+        test_padding: int = 4,
     ) -> None:
         if images_per_epoch is not None and images_per_epoch < 1:
             raise PocketError(f"data.init_args.images_per_epoch: expected at least 1, got {images_per_epoch}.")
@@ -74,6 +82,19 @@ class ImageDataModule(PreparedDataModule):
                 f"data.init_args.class_balance: is true, but images in {self.cache.path} have masks and no class; set "
                 "it to false, or add a column class to the data set."
             )
+        if self.cache.masks is not None and (crop_flip is not None or test_crops != 1):
+            name = "test_crops" if crop_flip is None else "crop_flip"
+            raise PocketError(
+                f"data.init_args.{name}: is for images of known class, but those in {self.cache.path} have masks; "
+                "leave it out, and give augmentation instead."
+            )
+        if test_crops not in (1, TEN) or test_padding < 0:
+            raise PocketError(
+                f"data.init_args.test_crops: found {test_crops} with test_padding {test_padding}; expected 1 or {TEN} "
+                "crops, and 0 pixels or more."
+            )
+        self.crop_flip = crop_flip
+        self.ten_crops = test_padding if test_crops == TEN else None
         self.class_balance = class_balance
         self.images_per_epoch = images_per_epoch
 
@@ -116,7 +137,7 @@ class ImageDataModule(PreparedDataModule):
     @override
     def test_dataloader(self) -> DataLoader[ImageItem]:
         self._need(self.split.test, "test")
-        return self._ordered(self.split.test, original=self.cache.masks is not None)
+        return self._ordered(self.split.test, original=self.cache.masks is not None, ten_crops=self.ten_crops)
 
     @override
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -142,15 +163,15 @@ class ImageDataModule(PreparedDataModule):
 
     def _training(self) -> TrainingImages:
         images = CachedImages(self.cache, self.split.train)
-        return TrainingImages(images, self.transform, run_seed(), self.class_balance, self.drawer)
+        return TrainingImages(images, self.transform, run_seed(), self.class_balance, self.drawer, self.crop_flip)
 
     def _workers(self) -> dict[str, Any]:
         batch_mib = self.batch_size * self.in_channels * float(np.prod(self.cache.size)) * 4 / 2**20
         return worker_options(self.num_workers, self.prefetch_factor, batch_mib, self.trainer)
 
-    def _ordered(self, subjects: Sequence[str], original: bool = False) -> DataLoader[ImageItem]:
+    def _ordered(self, subjects: Sequence[str], **settings: Any) -> DataLoader[ImageItem]:
         images = CachedImages(self.cache, subjects)
-        return DataLoader(OrderedImages(images, *self._process(), original=original), **self._options())
+        return DataLoader(OrderedImages(images, *self._process(), **settings), **self._options())
 
     def _options(self) -> dict[str, Any]:
         workers = self._workers()

@@ -23,7 +23,8 @@ class LayerFactory:
         norm: Kind of normalization.
         activation: Kind of activation.
         dropout: Probability that a channel is zeroed during training, in [0, 1); 0 adds no layer.
-        initializer: ``torch`` keeps torch's defaults; ``glorot_uniform`` starts as Keras does.
+        initializer: ``torch`` keeps torch's defaults; ``glorot_uniform`` starts as Keras does,
+            ``he_normal`` keeps the variance through layers with ReLU.
 
     Raises:
         PocketError: If ``dropout`` is out of range.

@@ -7,7 +7,7 @@ from torch import nn
 
 from .nd import KERNEL_LAYERS
 
-InitializerName = Literal["torch", "glorot_uniform"]
+InitializerName = Literal["torch", "glorot_uniform", "he_normal"]
 
 
 def keep_torch_defaults(module: nn.Module) -> None:
@@ -32,7 +32,24 @@ def glorot_uniform(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def he_normal(module: nn.Module) -> None:
+    """Start such that layers with ReLU keep the variance: normal kernels with std ``sqrt(2 / fan_in)``, zero biases.
+
+    A network of many layers without norms needs it (He et al., Delving Deep into Rectifiers, ICCV 2015, equation 10).
+    Norms and PReLU slopes are left as they are.
+
+    Args:
+        module: Its weights are changed in place, those of its children too.
+    """
+    for layer in module.modules():
+        if isinstance(layer, KERNEL_LAYERS):
+            nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 INITIALIZERS: dict[InitializerName, Callable[[nn.Module], None]] = {
     "torch": keep_torch_defaults,
     "glorot_uniform": glorot_uniform,
+    "he_normal": he_normal,
 }

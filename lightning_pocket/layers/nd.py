@@ -14,6 +14,7 @@ _CONV_TRANSPOSE: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.Conv
 _BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_GLOBAL_MEAN_POOL: dict[int, type[nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 _DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
@@ -40,6 +41,11 @@ def instance_norm_class(spatial_dims: int) -> type[nn.Module]:
 def max_pool_class(spatial_dims: int) -> type[nn.Module]:
     """Return the max-pooling class."""
     return _pick(_MAX_POOL, spatial_dims)
+
+
+def global_mean_pool_class(spatial_dims: int) -> type[nn.Module]:
+    """Return the class of mean pooling to a given size."""
+    return _pick(_GLOBAL_MEAN_POOL, spatial_dims)
 
 
 def dropout_class(spatial_dims: int) -> type[nn.Module]:

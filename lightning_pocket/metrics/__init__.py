@@ -15,6 +15,7 @@ from .classification import (
     score_classes,
 )
 from .surface import SurfaceDistances, surface_distances, volume_hd95
+from .top_errors import top_error
 
 if TYPE_CHECKING:
     from .dice import CaseDice, Dice, dice_per_class
@@ -37,6 +38,7 @@ __all__ = [
     "score_case",
     "score_classes",
     "surface_distances",
+    "top_error",
     "volume_hd95",
 ]
 

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
@@ -100,6 +102,14 @@ class Network(nn.Module, ABC):
         """
         return ""
 
+    def recorded(self) -> dict[str, Any]:
+        """Return settings that a checkpoint records instead of those given, which may be paths to files.
+
+        Returns:
+            By the names of the arguments, plain values; a network that its arguments describe returns none.
+        """
+        return {}
+
     def make_head(self, channels: int) -> nn.Module:
         """Return the layer from features ``(B, channels, *S)`` to logits ``(B, out_channels, *S)``."""
         head = pointwise(channels, self.head_channels, self.spatial_dims)
@@ -123,7 +133,7 @@ class Network(nn.Module, ABC):
             return recompute(function, modules, *inputs)
         return function(*inputs)
 
-    def check_input(self, x: Tensor) -> None:
+    def check_input(self, x: Tensor | Proxy) -> None:
         """Raise an error if the network cannot process these images.
 
         Args:
@@ -133,6 +143,8 @@ class Network(nn.Module, ABC):
             PocketError: If the number of axes or of channels is wrong, or a spatial size is not a multiple of
                 ``divisor``.
         """
+        if isinstance(x, Proxy):  # torch.fx follows a stand-in, which has no shape yet
+            return
         shape = tuple(x.shape)
         if len(shape) != self.spatial_dims + 2:
             axes = "(B, C, H, W)" if self.spatial_dims == 2 else "(B, C, D, H, W)"

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.losses import ClassCrossEntropy
-from lightning_pocket.metrics import GatheredLogits, column_name, score_classes
+from lightning_pocket.metrics import GatheredLogits, column_name, score_classes, top_error
 from lightning_pocket.networks.base import Classifier
 from lightning_pocket.types import ImageBatch
 
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Scores of a validation, beside the loss.
 _VALIDATED = ("auc", "accuracy")
+#: Guesses of the errors that a test counts, where there are more classes than that.
+_GUESSES = (1, 5)
 
 
 class ClassificationTask(BaseTask):
@@ -28,6 +30,11 @@ class ClassificationTask(BaseTask):
 
     Scores are those of ``metrics.score_classes``, and the validation loss is that of all images at once: none of them
     depends on how the images are divided into batches and processes.
+
+    A test also counts how often the true class is not the most probable one (``test/top1_error``), and of six classes
+    or more, not among the five most probable ones (``test/top5_error``). Where the data give ten crops of each image,
+    all scores are those of the first crop; ``test/top1_error_10crop`` and ``test/top5_error_10crop`` are those of the
+    mean probability of all.
 
     Args:
         network: Maps images ``(B, C, *S)`` to logits ``(B, K)``.
@@ -78,6 +85,8 @@ class ClassificationTask(BaseTask):
         self.loss = ClassCrossEntropy() if loss is None else loss
         self.val_logits = GatheredLogits(len(self.columns))
         self.test_logits = GatheredLogits(len(self.columns))
+        self.crop_logits = GatheredLogits(len(self.columns))
+        self._crops = 1
         self._warned = False
 
     @property
@@ -108,7 +117,7 @@ class ClassificationTask(BaseTask):
     @override
     def test_step(self, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
         """Return ``rows``: subject, true and predicted class, and the probability of each class, of each image."""
-        logits = self.runner(batch["image"])
+        logits = self._first_crop(batch)
         self.test_logits.update(logits, batch["target"], batch["subject"])
         probabilities = _softmax(logits)
         cases = zip(batch["subject"], batch["target"].tolist(), probabilities.tolist(), strict=True)
@@ -126,8 +135,24 @@ class ClassificationTask(BaseTask):
 
     @override
     def on_test_epoch_end(self) -> None:
-        scores = self._score(*self._gathered(self.test_logits), "test")
+        logits, target = self._gathered(self.test_logits)
+        scores = self._score(logits, target, "test") | _top_errors(logits, target, "")
+        if self._crops > 1:
+            scores |= _top_errors(*self._gathered(self.crop_logits), f"_{self._crops}crop")
         self.log_dict({f"test/{name}": score for name, score in scores.items()})
+
+    def _first_crop(self, batch: ImageBatch) -> Tensor:
+        """Return logits ``(B, K)`` of the images or their first crops; keep the mean probability of several crops."""
+        images = batch["image"]
+        if images.ndim == 2 + self.network.spatial_dims:
+            self._crops = 1
+            return self.runner(images)
+        self._crops = images.shape[1]
+        logits = self.runner(images.flatten(0, 1)).reshape(*images.shape[:2], -1)
+        mean = logits.detach().double().softmax(dim=2).mean(dim=1)
+        # The logarithm of probabilities is a set of logits for them.
+        self.crop_logits.update(mean.log(), batch["target"], batch["subject"])
+        return logits[:, 0]
 
     def _gathered(self, metric: GatheredLogits) -> tuple[Tensor, Tensor]:
         """Return logits ``(N, K)`` and classes ``(N,)`` of all images, and forget them."""
@@ -149,6 +174,11 @@ class ClassificationTask(BaseTask):
             )
             self._warned = True
         return scores
+
+
+def _top_errors(logits: Tensor, target: Tensor, ending: str) -> dict[str, float]:
+    probability, classes = _softmax(logits).numpy(), target.cpu().numpy()
+    return {f"top{k}_error{ending}": top_error(probability, classes, k) for k in _GUESSES if k < probability.shape[1]}
 
 
 def _softmax(logits: Tensor) -> Tensor:

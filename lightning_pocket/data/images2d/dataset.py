@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torchio as tio
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -18,6 +19,7 @@ from lightning_pocket.data.patches import Key, TorchSeed
 
 from .cache import ImageCache
 from .original import ImageOriginal
+from .views import CropFlip, ten_views
 
 
 class ImageItem(TypedDict):
@@ -56,6 +58,24 @@ class CachedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def batch(self, places: Sequence[int]) -> dict[str, Any]:
+        """Return several of the chosen images of known class at once, as :func:`collate` would stack them.
+
+        Args:
+            places: Their places among the chosen ones.
+
+        Returns:
+            ``image`` (B, C, H, W) float32, ``target`` (B,) int64, ``subject``.
+        """
+        if self._open is None:
+            self._open = self.cache.images(), None
+        rows = [self.rows[place] for place in places]
+        return {
+            "image": torch.from_numpy(self._open[0][rows]),
+            "target": torch.tensor([self.cache.targets[row] for row in rows]),
+            "subject": [self.subjects[place] for place in places],
+        }
+
     def item(self, place: int) -> ImageItem:
         """Return image number ``place`` of the chosen ones."""
         if self._open is None:
@@ -92,6 +112,7 @@ class TrainingImages(Dataset[ImageItem]):
         seed: Together with epoch and index, decides everything random.
         balance: Visit each class equally often; the images of a small class come several times in an epoch.
         drawer: Draws what the device is to do with each image, instead of ``transform``, which does it here.
+        crop_flip: Crops and flips images of known class, a whole batch at a time, after ``transform``.
     """
 
     def __init__(
@@ -101,9 +122,11 @@ class TrainingImages(Dataset[ImageItem]):
         seed: int = 0,
         balance: bool = False,
         drawer: RecipeDrawer | None = None,
+        crop_flip: CropFlip | None = None,
     ) -> None:
         self.images = images
         self.drawer = drawer
+        self.crop_flip = crop_flip
         self.transform = transform
         self.seed = seed
         order = {name: index for index, name in enumerate(images.cache.classes)}
@@ -126,6 +149,20 @@ class TrainingImages(Dataset[ImageItem]):
                 item["label"] = label
         return item
 
+    def __getitems__(self, keys: Sequence[Key]) -> dict[str, Any]:
+        """Return the batch of several keys; loaders call this where it exists.
+
+        Small images that no transform sees one by one are read and stacked at once: that is many times faster.
+        """
+        if self.images.cache.masks is not None or self.transform is not None or self.drawer is not None:
+            batch = collate([self[key] for key in keys])
+        else:
+            batch = self.images.batch([self._place(*key) for key in keys])
+        if self.crop_flip is not None:
+            drawn = [self.crop_flip.draw((self.seed, *key)) for key in keys]
+            batch["image"] = self.crop_flip(batch["image"], drawn)
+        return batch
+
     def _place(self, epoch: int, index: int) -> int:
         """Return which image comes at an index: the classes take turns in random order, so do the images of each."""
         turn, place = divmod(index, len(self.members))
@@ -146,10 +183,20 @@ class OrderedImages(Dataset[ImageItem]):
         rank: This process.
         world_size: Number of processes.
         original: Give each image with masks its original too, for tests.
+        ten_crops: Pixels on each side of the ten crops of an image of known class, ``(B, 10, C, H, W)``; None for the
+            image itself.
     """
 
-    def __init__(self, images: CachedImages, rank: int = 0, world_size: int = 1, original: bool = False) -> None:
+    def __init__(
+        self,
+        images: CachedImages,
+        rank: int = 0,
+        world_size: int = 1,
+        original: bool = False,
+        ten_crops: int | None = None,
+    ) -> None:
         self.images = images
+        self.ten_crops = ten_crops
         self.original = original
         self.share = range(rank, len(images), world_size)
         self.length = -(-len(images) // world_size)
@@ -163,9 +210,28 @@ class OrderedImages(Dataset[ImageItem]):
             return self.images.case(self.share[index], self.original)
         return self.images.case(0, self.original) | {"subject": ""}
 
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return the batch of several places of the share; loaders call this where it exists."""
+        if self.images.cache.masks is not None:
+            return collate([self[index] for index in indices])
+        counted = [index < len(self.share) for index in indices]
+        batch = self.images.batch(
+            [self.share[index] if own else 0 for index, own in zip(indices, counted, strict=True)]
+        )
+        batch["subject"] = [name if own else "" for name, own in zip(batch["subject"], counted, strict=True)]
+        if self.ten_crops is not None:
+            size = batch["image"].shape[2:]
+            batch["image"] = ten_views(F.pad(batch["image"], (self.ten_crops,) * 4), size)
+        return batch
 
-def collate(items: Sequence[ImageItem]) -> dict[str, Any]:
-    """Stack items; what is no number becomes a list, and what is left to the device the list ``recipes``."""
+
+def collate(items: Sequence[ImageItem] | dict[str, Any]) -> dict[str, Any]:
+    """Stack items; what is no number becomes a list, and what is left to the device the list ``recipes``.
+
+    What a data set has stacked already passes through.
+    """
+    if isinstance(items, dict):
+        return items
     rows: list[dict[str, Any]] = [dict(item) for item in items]
     names = [("recipe", "recipes"), ("spacing", "spacing"), ("original", "original")]
     lists = {plural: [row.pop(name) for row in rows] for name, plural in names if name in rows[0]}

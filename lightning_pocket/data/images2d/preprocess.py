@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,15 +28,45 @@ class ImagePreprocessing:
         color: ``grey`` weights red, green and blue by ITU-R BT.601; ``rgb`` keeps them, and repeats grey three times.
         normalization: ``zscore`` uses mean and standard deviation over all pixels and channels of the resized image;
             ``unit`` divides by the largest value that the file's type can hold; ``none`` keeps the intensities.
+        mean: Subtracted from each channel, usually its mean over the training images; None for nothing. With ``unit``
+            only, in the range from 0 to 1.
+        std: What each channel is divided by after that; given with ``mean``.
+        shorter_side: Pixels that the shorter side of an image gets, its aspect ratio kept; then ``size`` is cut out of
+            its middle. None stretches images to ``size``.
+
+    Raises:
+        PocketError: If the settings contradict each other.
     """
 
     size: tuple[int, ...] = DEFAULT_SIZE
     color: Literal["grey", "rgb"] = "grey"
     normalization: Literal["zscore", "unit", "none"] = "zscore"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
             raise PocketError(f"size: is {list(self.size)}, expected two positive numbers of pixels such as [256,256].")
+        if (self.mean, self.std) != (None, None):
+            self._check_statistics()
+        if self.shorter_side is not None and self.shorter_side < max(self.size):
+            raise PocketError(
+                f"shorter_side: is {self.shorter_side}, expected at least {max(self.size)}, the size that is cut out."
+            )
+
+    def _check_statistics(self) -> None:
+        channels = len(self.channels)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            lowest = 0.0 if name == "std" else -np.inf
+            if values is None or len(values) != channels or not all(lowest < value < np.inf for value in values):
+                expected = f"{channels} {'numbers' if channels > 1 else 'number'}{' above 0' if name == 'std' else ''}"
+                raise PocketError(
+                    f"{name}: is {None if values is None else list(values)}, expected {expected}, one per channel "
+                    f"({', '.join(self.channels)}); give mean and std together."
+                )
+        if self.normalization != "unit":
+            raise PocketError(f"mean: is given with normalization {self.normalization}; it goes with unit.")
 
     @property
     def channels(self) -> list[str]:
@@ -61,24 +91,77 @@ class ImagePreprocessing:
         """
         if not self.accepts(picture):
             raise PocketError(f"normalization: unit needs images of 8 or 16 bits, not {picture.pixels.dtype}.")
-        planes = np.stack([resize_plane(plane, self.size) for plane in self._planes(picture)])
-        highest = picture.highest
-        unit = Normalization("clip_zscore", low=0.0, high=highest, mean=0.0, std=highest)
-        return normalize(planes, unit if self.normalization == "unit" else Normalization(self.normalization))
+        planes = self.planes(picture)
+        if self.shorter_side is not None:
+            planes = planes[(slice(None), *middle(planes.shape[1:], self.size))]
+        return self.scale(planes, picture.highest)
+
+    def apply_to(self, picture: Picture, box: Sequence[int]) -> np.ndarray:
+        """Prepare a rectangle of an image: it becomes the whole prepared image, whatever ``shorter_side``.
+
+        Args:
+            picture: The raw image, for which :meth:`accepts` holds.
+            box: ``(left, top, right, bottom)`` in pixels.
+
+        Returns:
+            ``(C, H, W)`` float32.
+        """
+        left, top, right, bottom = box
+        part = replace(picture, pixels=picture.pixels[top:bottom, left:right])
+        return self.scale(np.stack([resize_plane(plane, self.size) for plane in self._planes(part)]), picture.highest)
+
+    def planes(self, picture: Picture) -> np.ndarray:
+        """Return the channels of an image, resized: to ``size``, or with ``shorter_side`` without cutting them yet.
+
+        Args:
+            picture: The raw image.
+
+        Returns:
+            ``(C, H, W)`` float32.
+        """
+        shape = tuple(self.size)
+        if self.shorter_side is not None:
+            sides = picture.pixels.shape[:2]
+            shape = tuple(round(side * self.shorter_side / min(sides)) for side in sides)
+        return np.stack([resize_plane(plane, shape) for plane in self._planes(picture)])
+
+    def scale(self, planes: np.ndarray, highest: float | None) -> np.ndarray:
+        """Bring intensities to the scale of prepared images.
+
+        Args:
+            planes: ``(C, H, W)``.
+            highest: Largest value that the type of the file can hold; needed for ``unit``.
+
+        Returns:
+            ``(C, H, W)`` float32.
+        """
+        if self.normalization != "unit":
+            return normalize(planes, Normalization(self.normalization))
+        scaled = normalize(planes, Normalization("clip_zscore", low=0.0, high=highest, mean=0.0, std=highest))
+        if self.mean is not None and self.std is not None:
+            wide = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
+            mean, std = wide
+            scaled = (scaled - mean) / std
+        return scaled
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain types, fit for a checkpoint or JSON."""
-        return {
+        data = {
             "kind": "images",
             "size": list(self.size),
             "color": self.color,
             "normalization": self.normalization,
         }
+        given = {"mean": self.mean, "std": self.std, "shorter_side": self.shorter_side}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        return data | {name: value for name, value in plain.items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ImagePreprocessing:
         """Return the settings that :meth:`to_dict` gave."""
-        return cls(tuple(data["size"]), data["color"], data["normalization"])
+        statistics = {name: tuple(data[name]) for name in ("mean", "std") if data.get(name) is not None}
+        side = data.get("shorter_side")
+        return cls(tuple(data["size"]), data["color"], data["normalization"], **statistics, shorter_side=side)
 
     def _planes(self, picture: Picture) -> list[np.ndarray]:
         pixels = picture.pixels
@@ -88,6 +171,17 @@ class ImagePreprocessing:
             # The whole numbers of Pillow, which has no conversion of 16 bits.
             pixels = (pixels.astype(np.uint64) @ _GREY + 0x8000) >> 16
         return [pixels]
+
+
+def middle(shape: Sequence[int], size: Sequence[int]) -> tuple[slice, slice]:
+    """Return rows and columns of the middle of an image.
+
+    Args:
+        shape: Rows and columns of the image.
+        size: Rows and columns of its middle, not more.
+    """
+    top, left = ((whole - part) // 2 for whole, part in zip(shape, size, strict=True))
+    return slice(top, top + size[0]), slice(left, left + size[1])
 
 
 def resize_plane(plane: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_pocket.data.integrity import FINITE_VALUES, INTACT_COPY, ImageError
+from lightning_pocket.data.layouts.cifar import read_cifar_images
+from lightning_pocket.data.layouts.digits import DIGITS, read_digit_images
 from lightning_pocket.data.layouts.images import ImageCase
+from lightning_pocket.data.layouts.mnist import read_idx_images
 from lightning_pocket.errors import PocketError
 
 from .dicom import is_dicom, read_dicom
@@ -29,6 +32,8 @@ if TYPE_CHECKING:  # Pillow is imported when the first image is read
     from PIL.Image import Image
 
 _BLOCK = 2**20  # bytes unpacked at a time
+#: Readers of files with many images, by the name of the array; those of ``.npz`` files have names of their own.
+_ARRAYS = {"cifar": read_cifar_images, "idx": read_idx_images, DIGITS: read_digit_images}
 _ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 
 
@@ -160,9 +165,14 @@ def unpack(cases: Sequence[ImageCase], folder: Path) -> list[ImageCase]:
 def _unpack(path: Path, name: str, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path) as content, content.open(f"{name}.npy") as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, _BLOCK)  # each array in the file is a whole .npy file
+        if name in _ARRAYS:
+            np.save(target, _ARRAYS[name](path), allow_pickle=False)
+        else:
+            with zipfile.ZipFile(path) as content, content.open(f"{name}.npy") as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, _BLOCK)  # each array in the file is a whole .npy file
         np.load(target, mmap_mode="r", allow_pickle=False)
+    except PocketError:
+        raise
     except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ImageError(path, f"truncated or damaged ({error})", INTACT_COPY) from error
     except OSError as error:

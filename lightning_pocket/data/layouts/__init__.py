@@ -10,8 +10,10 @@ from lightning_pocket.errors import PocketError
 from .base import Case, Layout
 from .brats2020 import BraTS2020
 from .busi import BUSI
+from .cifar import Cifar
 from .covidx import Covidx
 from .decathlon import Decathlon
+from .digits import DIGITS, Digits, bundled_digits
 from .hc18 import HC18
 from .image_folders import ImageFolders
 from .image_masks import ImageMasks
@@ -19,6 +21,7 @@ from .image_table import ImageTable
 from .lits import LiTS
 from .mask_table import MaskTable
 from .medmnist import MedMNIST
+from .mnist import MNIST
 from .nfbs import NFBS
 from .nnunet import NNUNet
 from .table import Table
@@ -36,6 +39,9 @@ __all__ = [  # noqa: RUF022
     "BraTS2020",
     "Covidx",
     "MedMNIST",
+    "MNIST",
+    "Cifar",
+    "Digits",
     "HC18",
     "BUSI",
     "ImageMasks",
@@ -56,7 +62,7 @@ def find_layout(path: str | Path, layout: str = "auto", keep_faulty: bool = Fals
     """Open a raw data set.
 
     Args:
-        path: Folder of the data set, or its CSV file.
+        path: Folder of the data set, or its file; ``digits`` is the one that scikit-learn brings along.
         layout: Name of the layout, or "auto" to find the one that matches.
         keep_faulty: Return a data set whose tables have faulty lines too, for a caller that looks at ``line_faults``.
 
@@ -66,7 +72,7 @@ def find_layout(path: str | Path, layout: str = "auto", keep_faulty: bool = Fals
     Raises:
         PocketError: If the path does not exist, holds no images, or no layout matches; if a line of a table is wrong.
     """
-    path = Path(path)
+    path = _bundled(Path(path))
     known = layouts()
     if layout not in known and layout != "auto":
         raise PocketError(f"layout: is '{layout}', expected auto or one of {', '.join(known)}.")
@@ -88,6 +94,11 @@ def find_layout(path: str | Path, layout: str = "auto", keep_faulty: bool = Fals
     if not found.cases():
         raise PocketError(f"{path}: a data set of layout {found.name} without images; expected {found.expects}.")
     return found
+
+
+def _bundled(path: Path) -> Path:
+    """Return the file that a name stands for, where nothing on the disk is called so."""
+    return bundled_digits() if str(path) == DIGITS and not path.exists() else path
 
 
 def _holds_images(folder: Path) -> bool:

@@ -25,7 +25,7 @@ class ImageCase(Case):
 
     Args:
         class_name: Name of its class; in a data set of masks it may be blank, and only keeps the classes balanced.
-        member: Name of an array in the file and row of the image in it, where one ``.npz`` file holds many images.
+        member: Name of an array in the file and row of the image in it, where one file holds many images.
         unpacked: ``.npy`` file with that array, where it was unpacked.
         masks: Files of its masks, which are merged; none where the data set has none for it.
         pixel_mm: Height and width of a pixel in mm; None where the data set does not tell.
@@ -95,6 +95,25 @@ class ImageLayout(Layout):
                 f"of {','.join(self.class_names)} in the order you want."
             )
         self.class_names = list(names)
+
+
+def renamed_classes(root: Path, class_names: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return names for classes that the data set only numbers.
+
+    Args:
+        root: The data set.
+        class_names: Its classes, in the order of their numbers.
+        names: What they shall be called.
+
+    Raises:
+        PocketError: If there are more or fewer names than classes.
+    """
+    if len(names) != len(class_names):
+        raise PocketError(
+            f"classes: '{','.join(names)}' names {len(names)} classes, but {root} has {len(class_names)}; name each, "
+            "in the order of the labels."
+        )
+    return list(names)
 
 
 def parse_class_names(classes: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
 
-from .images import ImageCase, ImageLayout
+from .images import ImageCase, ImageLayout, renamed_classes
 
 _SPLITS = ("train", "val", "test")
 
@@ -63,12 +63,7 @@ class MedMNIST(ImageLayout):
 
     @override
     def choose_classes(self, names: Sequence[str]) -> None:
-        if len(names) != len(self.class_names):
-            raise PocketError(
-                f"classes: '{','.join(names)}' names {len(names)} classes, but {self.root} has "
-                f"{len(self.class_names)}; name each, in the order of the labels."
-            )
-        self.class_names = list(names)
+        self.class_names = renamed_classes(self.root, self.class_names, names)
 
     def _split(self, split: str) -> Iterator[ImageCase]:
         for row, target in enumerate(self._targets[split].ravel().tolist()):

@@ -1,0 +1,100 @@
+"""What structured sparsity cannot work with, and weight decay that would fight with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from lightning_pocket.errors import PocketError
+
+from .weight_average import WeightAverage
+
+
+def check_strength(
+    alpha: float | None, alpha_relative: float | None, solver: str, tau: float | None, batches: int
+) -> None:
+    """Refuse settings of ``StructuredSparsity`` that are out of range.
+
+    Raises:
+        PocketError: If one is.
+    """
+    if (alpha is None) == (alpha_relative is None):
+        found = "neither is given" if alpha is None else f"found {alpha} and {alpha_relative}"
+        raise PocketError(
+            f"StructuredSparsity.alpha or alpha_relative: {found}, expected one of them. Set alpha to a strength, or "
+            "alpha_relative to a share of alpha_max, and the other one to null."
+        )
+    for name, value in (("alpha", alpha), ("alpha_relative", alpha_relative), ("tau", tau)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise PocketError(f"StructuredSparsity.{name}: found {value}, expected 0 or more.")
+    if solver not in ("proximal", "subgradient"):
+        raise PocketError(f"StructuredSparsity.solver: found {solver!r}, expected proximal or subgradient.")
+    if tau is not None and solver == "proximal":
+        raise PocketError(
+            f"StructuredSparsity.tau: found {tau}, but the proximal solver has exact zeros and no threshold. Leave tau "
+            "out, or set solver to subgradient."
+        )
+    if batches < 1:
+        raise PocketError(f"StructuredSparsity.batches: found {batches}, expected at least 1.")
+
+
+def check_surroundings(own: Callback, trainer: Trainer) -> None:
+    """Refuse strategies and callbacks that do not go with ``StructuredSparsity``.
+
+    Args:
+        own: The callback itself.
+        trainer: That of the run.
+
+    Raises:
+        PocketError: If there is one.
+    """
+    if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        raise PocketError(
+            f"trainer.strategy: {type(trainer.strategy).__name__} keeps parts of a kernel on different devices, and "
+            "structured sparsity needs the norm of whole kernels at every step. Take ddp or one device."
+        )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if callback is not own and isinstance(callback, type(own)):
+            raise PocketError(
+                f"trainer.callbacks: {type(own).__name__} is there twice, and the two would undo each other's step. "
+                "Append one preset of sparsity."
+            )
+        if isinstance(callback, WeightAverage):
+            raise PocketError(
+                "trainer.callbacks: an average of weights that were not zero is not zero, so checkpoints of "
+                "WeightAverage have no sparse kernels. Leave --config ema out."
+            )
+
+
+def without_decay(
+    make_optimizer: Callable[[Any], Optimizer], parameters: Iterable[nn.Parameter], kept: Collection[nn.Parameter]
+) -> Optimizer:
+    """Make an optimizer whose weight decay leaves the regularized parameters alone, where it is part of the gradient.
+
+    Decoupled decay (AdamW) stays: it shrinks weights before the proximal step does. Decay in the gradient would change
+    the metric of Adam, and pulls at the kernels a second time.
+
+    Args:
+        make_optimizer: Makes the optimizer of parameters, or of groups of them.
+        parameters: Those of the network.
+        kept: The regularized ones.
+
+    Returns:
+        The optimizer; with two groups where it is needed.
+    """
+    everything = list(parameters)
+    optimizer = make_optimizer(everything)
+    decayed = any(
+        group.get("weight_decay", 0) and not group.get("decoupled_weight_decay", False)
+        for group in optimizer.param_groups
+    )
+    if not decayed:
+        return optimizer
+    others = [parameter for parameter in everything if parameter not in kept]
+    own = [parameter for parameter in everything if parameter in kept]
+    return make_optimizer([{"params": others}, {"params": own, "weight_decay": 0.0}])
