@@ -10,7 +10,22 @@ from lightning_pocket.regularizers import KernelNumber, KernelSize
 from lightning_pocket.regularizers.prox import group_weight, prox_group, prox_nested
 from lightning_pocket.regularizers.rings import box_extents, half_ring_boxes, ring_boxes, tap_levels, whole_boxes
 
-SIZES = [(3,), (5,), (7,), (3, 3), (5, 5), (7, 7), (4, 4), (3, 3, 3), (5, 5, 5), (3, 3, 1), (1, 5, 3), (2, 2, 2), (5, 5, 2), (4, 3)]
+SIZES = [
+    (3,),
+    (5,),
+    (7,),
+    (3, 3),
+    (5, 5),
+    (7, 7),
+    (4, 4),
+    (3, 3, 3),
+    (5, 5, 5),
+    (3, 3, 1),
+    (1, 5, 3),
+    (2, 2, 2),
+    (5, 5, 2),
+    (4, 3),
+]
 #: Numbers of taps of the nested groups, counted by hand, per input channel.
 HALF_RINGS = {3: [5, 8, 9], 5: [9, 16, 21, 24, 25], 7: [13, 24, 33, 40, 45, 48, 49]}
 RINGS = {3: [8, 9], 5: [16, 24, 25], 7: [24, 40, 48, 49]}

@@ -117,9 +117,9 @@ def dual_norm(rows: Tensor, norm: NormName) -> Tensor:
 def _prox_l2_diagonal(values: Tensor, weights: Tensor, metric: Tensor) -> Tensor:
     r"""Solve :math:`x = D v t / (D t + \lambda)` with :math:`t = |x|`, zero where :math:`|D v| \le \lambda`.
 
-    :math:`q(t) = |D v / (D t + \lambda)|` is 1 at the solution. Newton's method on :math:`1 / q(t) = 1`, which is concave
-    and increasing as in trust-region methods, climbs to it from 0 without passing it. No power of :math:`q` is taken,
-    which overflows where the learning rate is close to 0.
+    :math:`q(t) = |D v / (D t + \lambda)|` is 1 at the solution. Newton's method on :math:`1 / q(t) = 1`, which is
+    concave and increasing as in trust-region methods, climbs to it from 0 without passing it. No power of :math:`q` is
+    taken: where the learning rate is close to 0, it overflows.
     """
     pulled = metric * values
     alive = torch.linalg.vector_norm(pulled, dim=1) > weights
