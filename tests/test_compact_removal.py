@@ -20,6 +20,7 @@ from lightning_pocket.compact.network import make_network
 from lightning_pocket.compact.rebuild import size_rule
 from lightning_pocket.compact.reduce import keep_sizes, reduce_network
 from lightning_pocket.compact.trace import trace
+from lightning_pocket.compact.verify import sizes_to_compare
 from lightning_pocket.compact.wiring import size_after
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import (
@@ -350,3 +351,14 @@ def test_gradients_reach_every_weight() -> None:
 
 def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_networks_are_compared_on_images_that_they_take() -> None:
+    def valid(last: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(IN, 4, 7), nn.ReLU(), nn.Conv2d(4, 3, 7), last)
+
+    assert sizes_to_compare(nn.Conv2d(IN, 3, 3), IN, (4, 4), 32) == [(8, 12), (12, 8)]
+    assert sizes_to_compare(valid(nn.ReLU()), IN, (4, 4), 32) == [(32, 36), (36, 32)]
+    fixed = nn.Sequential(valid(nn.Flatten()), nn.Linear(3 * 20 * 20, 2))
+    with pytest.raises(PocketError, match=r"^Sequential: does not compute images of 32x36 or 36x32\. What is reduced"):
+        sizes_to_compare(fixed, IN, (4, 4), 32)
