@@ -362,3 +362,21 @@ def test_networks_are_compared_on_images_that_they_take() -> None:
     fixed = nn.Sequential(valid(nn.Flatten()), nn.Linear(3 * 20 * 20, 2))
     with pytest.raises(PocketError, match=r"^Sequential: does not compute images of 32x36 or 36x32\. What is reduced"):
         sizes_to_compare(fixed, IN, (4, 4), 32)
+
+
+def test_modules_may_have_any_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = {"3x3-conv": nn.Conv2d(IN, 4, 3), "größe": nn.ReLU(), "append": nn.Conv2d(4, 3, 3)}
+            self.layers = nn.ModuleDict(layers)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers.values():
+                x = layer(x)
+            return x
+
+    network = Named().double().eval()
+    reduction = reduce_network(network, (IN, 9, 9))
+    assert difference(network, rebuilt(reduction.network), (9, 11)) <= EXACT
+    assert [layer.name for layer in reduction.layers] == ["layers.3x3_conv", "layers.append_"]
