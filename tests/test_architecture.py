@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "inference": set(),
     "data": {"machine.limits"},
     "speed": set(),
-    "compact": {"networks.base", "profiling", "speed"},
+    "compact": {"networks.base", "profiling", "regularizers.rings", "speed"},
     "tasks": {"networks", "inference", "losses", "metrics", "speed"},
     "callbacks": {"metrics", "regularizers", "reports", "speed"},
     "reports": {"metrics"},

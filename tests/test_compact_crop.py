@@ -17,6 +17,7 @@ from lightning_pocket.compact.padding import pad
 from lightning_pocket.compact.reduce import keep_sizes, reduce_network
 from lightning_pocket.compact.rings import ring_of_taps, threshold
 from lightning_pocket.compact.supports import centred, crop, cropped_padding, extent, groupings, hull, supports
+from lightning_pocket.regularizers.rings import half_ring_boxes, ring_boxes, tap_levels
 from lightning_pocket.speed import folded
 
 FUNCTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -64,6 +65,9 @@ def test_only_the_longest_axes_of_a_flat_kernel_are_peeled() -> None:
     assert ring_of_taps([3, 3, 1], "full")[..., 0].tolist() == [[1, 1, 1], [1, 2, 1], [1, 1, 1]]
     assert ring_of_taps([1, 5], "full").tolist() == [[1, 2, 3, 2, 1]]
     assert ring_of_taps([1, 3], "top_left").tolist() == [[1, 3, 2]]
+    for size in [(4, 3), (5, 3), (3, 5, 4), (5, 2)]:  # tau peels what training peels
+        assert torch.equal(ring_of_taps(size, "full"), tap_levels(ring_boxes(size)) + 1)
+        assert torch.equal(ring_of_taps(size, "top_left"), tap_levels(half_ring_boxes(size)) + 1)
 
 
 def test_supports_by_brute_force() -> None:

@@ -77,6 +77,12 @@ def step(content: dict[str, Any], op: str) -> dict[str, Any]:
     return next(entry for entry in content["steps"] if entry["op"] == op)
 
 
+def bordered(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a convolution that has kernels and a border map."""
+    return next(e for e in content["steps"] if e["op"] == "conv" and e["settings"]["border"] and e["settings"]["parts"])
+
+
+MANY = {"out": 65536, "kernel": [1024, 1024], "padding": [[0, 0], [0, 0]]}
 TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no architecture": (lambda c: c.clear(), "is no architecture"),
     "version": (lambda c: c.update(version=2), "version: found 2, this program reads 1"),
@@ -107,7 +113,7 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "found 1000000000000, expected a whole number from 1 to 65536",
     ),
     "huge kernel": (
-        lambda c: step(c, "conv")["settings"]["parts"][0].update(out=65536, kernel=[1024, 1024]),
+        lambda c: [part.update(MANY) for part in step(c, "conv")["settings"]["parts"]],
         "parameters, more than|channels",
     ),
     "many axes": (lambda c: step(c, "conv")["settings"].update(stride=[1] * 3), "stride: has 3 entries, expected 2"),
@@ -122,6 +128,13 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "out_channels": (lambda c: c.update(out_channels=5), "out_channels: found 5, but the output has 3"),
     "outputs": (lambda c: c.update(outputs=["nowhere"]), r"outputs: found \['nowhere'\]"),
     "outputs of no text": (lambda c: c.update(outputs=[{}]), "outputs: found"),
+    "sizes that differ": (
+        lambda c: bordered(c)["settings"]["parts"][0].update(padding=[[9, 9], [0, 0]]),
+        "padding: the parts give results of different sizes",
+    ),
+    "border of another mode": (lambda c: bordered(c)["settings"].update(mode="reflect"), "border: is given with mode"),
+    "padded pool": (lambda c: step(c, "max_pool")["settings"].update(padding=[2, 0]), "expected at most half"),
+    "negative eps": (lambda c: step(c, "batch_norm")["settings"].update(eps=-1), "eps: found -1, expected 0 or more"),
     "dims": (lambda c: c.update(spatial_dims=3), "divisor: "),
     "steps": (lambda c: c.update(steps={}), "steps: expected a list"),
     "no step": (lambda c: c["steps"].append(7), "expected a mapping"),
@@ -140,6 +153,23 @@ def test_a_tampered_file_is_refused_in_one_line(how: str, folder: Path) -> None:
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
     assert str(caught.value).startswith(str(file))
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "said"),
+    [
+        ("unet_linear", {"mode": "trilinear"}, "mode: found 'trilinear', which is not for 2 spatial axes"),
+        ("unet_linear", {"mode": "nearest"}, "align_corners: found True, expected null with mode 'nearest'"),
+        ("classifier_parts", {"size": [2]}, "size: has 1 entries, expected 2"),
+        ("average_pool_padded", {"padding": [1, 2]}, "expected at most half of the kernel"),
+    ],
+)
+def test_settings_that_cannot_be_computed_are_refused(family: str, settings: dict[str, Any], said: str) -> None:
+    content = reduced(family).architecture.to_dict()
+    place = next(e for e in content["steps"] if e["op"] in ("upsample", "adaptive_pool", "average_pool"))
+    place["settings"] |= settings
+    with pytest.raises(PocketError, match=said):
+        Architecture.from_dict(content)
 
 
 def test_files_that_are_no_json_or_not_there(folder: Path) -> None:
@@ -197,7 +227,7 @@ def test_weights_are_compared_before_memory_is_taken(folder: Path) -> None:
     content = json.loads((folder / "architecture.json").read_text())
     content["in_channels"] = 60_000
     for part in content["steps"][0]["settings"]["parts"]:
-        part.update({"in": 60_000, "kernel": [100, 100]})
+        part.update({"in": 60_000, "kernel": [100, 100], "padding": [[0, 0], [0, 0]]})
     (folder / "architecture.json").write_text(json.dumps(content))
     with pytest.raises(PocketError, match="does not fit the architecture beside it: it has a wrong shape in"):
         load_compact(folder)

@@ -20,6 +20,7 @@ from lightning_pocket.compact.network import make_network
 from lightning_pocket.compact.rebuild import size_rule
 from lightning_pocket.compact.reduce import keep_sizes, reduce_network
 from lightning_pocket.compact.trace import trace
+from lightning_pocket.compact.verify import sizes_to_compare
 from lightning_pocket.compact.wiring import size_after
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import (
@@ -292,6 +293,9 @@ class Odd(nn.Module):
             "slice": lambda: h[:, :2],
             "decides": lambda: h if h.mean() > 0 else -h,
             "fixed": lambda: torch.nn.functional.interpolate(h, (7, 7)),
+            "over its size": lambda: h / h.shape[3],
+            "pool of its size": lambda: torch.nn.functional.avg_pool2d(h, h.shape[2:]),
+            "parts of its size": lambda: torch.nn.functional.adaptive_avg_pool2d(h, h.shape[2:]),
             "axis": lambda: torch.cat([h, h], dim=2),
             "number": lambda: h + 1,
             "no tensor": lambda: 3,
@@ -307,6 +311,9 @@ class Odd(nn.Module):
         ("slice", "^inner: the operation getitem"),
         ("decides", "^inner: "),
         ("fixed", "^inner: interpolate to a fixed size"),
+        ("over its size", "^inner: the operation truediv with the size of an image as a number"),
+        ("pool of its size", "^inner: the operation avg_pool2d with the size of an image as a number"),
+        ("parts of its size", "^inner: the operation adaptive_avg_pool2d with the size of an image as a number"),
         ("axis", "^inner: a concatenation along axis 2"),
         ("number", "^inner: an addition of a number"),
         ("no tensor", "returns something other than tensors"),
@@ -344,3 +351,32 @@ def test_gradients_reach_every_weight() -> None:
 
 def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_networks_are_compared_on_images_that_they_take() -> None:
+    def valid(last: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(IN, 4, 7), nn.ReLU(), nn.Conv2d(4, 3, 7), last)
+
+    assert sizes_to_compare(nn.Conv2d(IN, 3, 3), IN, (4, 4), 32) == [(8, 12), (12, 8)]
+    assert sizes_to_compare(valid(nn.ReLU()), IN, (4, 4), 32) == [(32, 36), (36, 32)]
+    fixed = nn.Sequential(valid(nn.Flatten()), nn.Linear(3 * 20 * 20, 2))
+    with pytest.raises(PocketError, match=r"^Sequential: does not compute images of 32x36 or 36x32\. What is reduced"):
+        sizes_to_compare(fixed, IN, (4, 4), 32)
+
+
+def test_modules_may_have_any_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = {"3x3-conv": nn.Conv2d(IN, 4, 3), "größe": nn.ReLU(), "append": nn.Conv2d(4, 3, 3)}
+            self.layers = nn.ModuleDict(layers)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers.values():
+                x = layer(x)
+            return x
+
+    network = Named().double().eval()
+    reduction = reduce_network(network, (IN, 9, 9))
+    assert difference(network, rebuilt(reduction.network), (9, 11)) <= EXACT
+    assert [layer.name for layer in reduction.layers] == ["layers.3x3_conv", "layers.append_"]

@@ -50,7 +50,7 @@ def shrink(
     from lightning_pocket.compact.reduce import refuse_reduced
     from lightning_pocket.compact.rings import threshold
     from lightning_pocket.compact.summary import summarize
-    from lightning_pocket.compact.verify import check, compare, two_sizes
+    from lightning_pocket.compact.verify import check, compare, sizes_to_compare
     from lightning_pocket.tasks import load_task
 
     _check_device(device)
@@ -59,8 +59,8 @@ def shrink(
     size = (network.in_channels, *task.info.patch_size)
     refuse_reduced(network)
     zeroed = threshold(network, size, tau, rings) if tau else network
+    sizes = sizes_to_compare(network, network.in_channels, network.divisor, max(task.info.patch_size))
     reduction = _reduce(zeroed, size, merge, device)
-    sizes = two_sizes(network.divisor)
     differences = compare(zeroed, reduction.network, network.in_channels, sizes)
     check(differences, str(source.checkpoint))
     for each in (network, zeroed, reduction.network):

@@ -27,6 +27,12 @@ _MOST_BYTES = 2**26
 _MOST_PARAMETERS = 2**32
 
 
+def step_name(path: str) -> str:
+    """Return the path of a module as the name of a step: what names must not hold becomes an underscore."""
+    parts = [re.sub(r"\W", "_", part, flags=re.ASCII) for part in path.split(".")]
+    return ".".join(f"{part}_" if part in _RESERVED else part for part in parts)
+
+
 @dataclass(frozen=True)
 class Step:
     """One operation.

@@ -41,12 +41,38 @@ def conv(settings: Settings, channels: Sequence[int]) -> int:
         sides = [side for axis in part["padding"] for side in axis]
         if settings["output_padding"] is not None and any(before != after for before, after in part["padding"]):
             raise Misfit(f"padding: found {sides}, expected the same before and after")
+    _check_sizes(settings)
     if not settings["border"] and (settings["free"] or not settings["parts"]):
         raise Misfit("border: is null, but there are outputs without kernels")
     outputs = settings["free"] + sum(int(part["out"]) for part in settings["parts"])
     if not outputs:
         raise Misfit("has no outputs")
     return int(outputs)
+
+
+def _check_sizes(settings: Settings) -> None:
+    """Refuse parts whose results, which are put side by side, differ in size."""
+    border = settings["border"]
+    if border and settings["mode"] != "zeros":
+        raise Misfit(f"border: is given with mode {settings['mode']!r}, expected null")
+    grown = [
+        [
+            before + after - step * (taps - 1)
+            for (before, after), step, taps in zip(part["padding"], settings["dilation"], part["kernel"], strict=True)
+        ]
+        for part in [*settings["parts"], *([border] if border else [])]
+    ]
+    if any(sides != grown[0] for sides in grown):
+        raise Misfit("padding: the parts give results of different sizes")
+
+
+def pool(settings: Settings, channels: Sequence[int]) -> int:
+    """Return the channels of the input, after a look at the padding."""
+    steps = settings.get("dilation", [1] * len(settings["kernel"]))
+    reach = [step * (taps - 1) + 1 for step, taps in zip(steps, settings["kernel"], strict=True)]
+    if any(2 * side > taps for side, taps in zip(settings["padding"], reach, strict=True)):
+        raise Misfit(f"padding: found {settings['padding']}, expected at most half of the kernel")
+    return channels[0]
 
 
 def linear(settings: Settings, channels: Sequence[int]) -> int:

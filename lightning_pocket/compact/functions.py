@@ -48,10 +48,19 @@ def read_function(name: str, arguments: Sequence[Any], options: dict[str, Any]) 
         return _activation(plain, *arguments, **options)
     if plain not in _FUNCTIONS:
         raise CannotReduceError(f"the operation {name} (it mixes channels, or is not known)")
+    if plain not in _TAKE_SIZES and _sizes([*arguments, *options.values()]):
+        raise CannotReduceError(f"the operation {name} with the size of an image as a number")
     try:
         return _FUNCTIONS[plain](*arguments, **options)
     except TypeError as error:
         raise CannotReduceError(f"the operation {name} with these arguments ({error})") from error
+
+
+def _sizes(values: Any) -> bool:
+    """Tell whether there is the length of a spatial axis, which is another one for other images."""
+    if isinstance(values, list | tuple):
+        return any(map(_sizes, values))
+    return isinstance(values, Extent) and values.axis != 1
 
 
 def _activation(name: str, source: Node, *given: Any, inplace: bool = False, **options: Any) -> Reading:
@@ -207,6 +216,9 @@ def _channel_dropout(source: Node, p: float = 0.5, training: bool = True, inplac
 def _same(source: Node, **_: Any) -> Node:
     return source
 
+
+#: Functions that ask whose size they are given.
+_TAKE_SIZES = ("interpolate", "expand", "view", "reshape")
 
 _FUNCTIONS: dict[str, Callable[..., Reading | Node]] = {
     "add": _add,

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_pocket.regularizers.rings import half_ring_boxes, ring_boxes, tap_levels
+
 from .graph import Graph, Node
 from .kernels import by_group
 from .liveness import batch_norm_factors
@@ -47,9 +49,7 @@ def threshold(network: nn.Module, size: Sequence[int], tau: float, rings: Rings 
 
 
 def ring_of_taps(kernel: Sequence[int], rings: Rings) -> Tensor:
-    """Return for each tap the ring that it lies in, counted from 1, the outermost.
-
-    Of a kernel with different extents only the longest axes are peeled, until all are equal.
+    """Return for each tap the ring that it lies in, counted from 1, the outermost: those of the regularizer.
 
     Args:
         kernel: Taps along each axis.
@@ -58,30 +58,7 @@ def ring_of_taps(kernel: Sequence[int], rings: Rings) -> Tensor:
     Returns:
         ``(*k)`` int64.
     """
-    level = torch.zeros(tuple(kernel), dtype=torch.long)
-    box = [[0, side] for side in kernel]  # what is left, the end excluded
-    starts = [rings == "top_left"] * len(box)
-    number = 0
-    while all(first < end for first, end in box):
-        number += 1
-        before = level.new_zeros(level.shape, dtype=torch.bool)
-        before[tuple(slice(first, end) for first, end in box)] = True
-        longest = max(end - first for first, end in box)
-        for axis, edges in enumerate(box):
-            if edges[1] - edges[0] < longest:
-                continue
-            if rings == "full":
-                edges[0] += 1
-                edges[1] -= 1
-            else:
-                edges[0] += int(starts[axis])
-                edges[1] -= int(not starts[axis])
-                starts[axis] = not starts[axis]
-        inner = torch.zeros_like(before)
-        if all(first < end for first, end in box):
-            inner[tuple(slice(first, end) for first, end in box)] = True
-        level[before & ~inner] = number
-    return level
+    return tap_levels(ring_boxes(kernel) if rings == "full" else half_ring_boxes(kernel, rings)) + 1
 
 
 def _scale(graph: Graph, node: Node) -> Tensor | None:

@@ -18,6 +18,7 @@ from typing_extensions import override
 from lightning_pocket.errors import PocketError
 from lightning_pocket.profiling.fake_network import fake_tensors
 
+from .architecture import step_name
 from .functions import Extent, read_function
 from .graph import IMAGE, Graph, Node
 from .reading import SAME_SHAPE, CannotReduceError, Reading, read_module
@@ -209,7 +210,8 @@ class _Tracer(fx.Tracer):
 
     def _node(self, name: str, reading: Reading, value: Tensor, own: bool = False) -> Node:
         """Return a new node; ``own`` tells that the name is the path of its module."""
-        unique, number = name, 1
+        name, number = step_name(name), 1
+        unique = name
         while unique in self._names or (unique in self._paths and not (own and number == 1)):
             number += 1
             unique = f"{name}_{number}"

@@ -46,6 +46,39 @@ def two_sizes(divisor: Sequence[int], least: int = 8) -> list[tuple[int, ...]]:
     ]
 
 
+def sizes_to_compare(network: nn.Module, in_channels: int, divisor: Sequence[int], usual: int) -> list[tuple[int, ...]]:
+    """Return two sizes of images that a network takes, small ones where that is possible.
+
+    Args:
+        network: Is run on images of zeros.
+        in_channels: Channels of the images.
+        divisor: What sizes must be multiples of.
+        usual: Longest axis of the images that it was trained on.
+
+    Raises:
+        PocketError: If it takes images of one size alone.
+    """
+    small, large = two_sizes(divisor), two_sizes(divisor, usual)
+    for sizes in (small, large):
+        if all(_takes(network, in_channels, size) for size in sizes):
+            return sizes
+    tried = " or ".join("x".join(map(str, size)) for size in large)
+    raise PocketError(
+        f"{type(network).__name__}: does not compute images of {tried}. What is reduced must take images of any size; "
+        "a mean over all voxels before the linear layers does."
+    )
+
+
+def _takes(network: nn.Module, in_channels: int, size: Sequence[int]) -> bool:
+    parameter = next(network.parameters())
+    try:
+        with torch.inference_mode():
+            _outputs(network.eval(), parameter.new_zeros(2, in_channels, *size))
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
 def compare(before: nn.Module, after: nn.Module, in_channels: int, sizes: Sequence[Sequence[int]]) -> list[Difference]:
     """Return how much two networks differ in evaluation, for random images.
 

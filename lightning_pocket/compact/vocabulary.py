@@ -75,6 +75,7 @@ class Operation:
             raise Misfit(f"has {len(channels)} inputs, expected {least if least == most else f'{least} to {most}'}")
         record(self.fields)(settings)
         _check_axes(settings, dims)
+        _check_interpolation(settings, dims)
         return self.channels(settings, channels)
 
 
@@ -96,12 +97,23 @@ _PART = record(
 
 def _check_axes(settings: Any, dims: int) -> None:
     """Refuse lists that do not have an entry per spatial axis."""
-    for key in ("kernel", "stride", "padding", "dilation", "output_padding", "scale"):
+    for key in ("kernel", "stride", "padding", "dilation", "output_padding", "scale", "size"):
         if isinstance(settings, dict) and isinstance(settings.get(key), list) and len(settings[key]) != dims:
             raise Misfit(f"{key}: has {len(settings[key])} entries, expected {dims}, one per spatial axis")
     if isinstance(settings, dict) and "parts" in settings:
         for part in [*settings["parts"], *([settings["border"]] if settings["border"] else [])]:
             _check_axes(part, dims)
+
+
+def _check_interpolation(settings: Any, dims: int) -> None:
+    """Refuse ways to interpolate that there are not for so many axes."""
+    if "align_corners" not in settings:
+        return
+    mode = settings["mode"]
+    if mode in _LINEAR and dims not in _LINEAR[mode]:
+        raise Misfit(f"mode: found {mode!r}, which is not for {dims} spatial axes")
+    if mode not in _LINEAR and settings["align_corners"] is not None:
+        raise Misfit(f"align_corners: found {settings['align_corners']}, expected null with mode {mode!r}")
 
 
 def _mapping(value: Any) -> None:
@@ -163,6 +175,14 @@ def _probability(value: Any) -> None:
         raise Misfit(f"found {value}, expected a probability")
 
 
+def _not_negative(value: Any) -> None:
+    number(value)
+    if value < 0:
+        raise Misfit(f"found {value}, expected 0 or more")
+
+
+#: Ways to interpolate between voxels -> for how many axes there are.
+_LINEAR = {"linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,)}
 _MODE = one_of("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic", "area")
 _HOW = one_of("max", "mean")
 _SIZES = list_of(nullable(integer(1)), 0, 3)
@@ -201,11 +221,11 @@ OPERATIONS: dict[str, Operation] = {
         lambda s, _: nn.Linear(s["in"], s["out"], s["bias"]),
     ),
     "batch_norm": Operation(
-        {"channels": _EACH, "eps": number, "momentum": nullable(number), "affine": flag},
+        {"channels": _EACH, "eps": _not_negative, "momentum": nullable(number), "affine": flag},
         rules.given,
         _batch_norm,
     ),
-    "instance_norm": Operation({"channels": _EACH, "eps": number, "affine": flag}, rules.given, _instance_norm),
+    "instance_norm": Operation({"channels": _EACH, "eps": _not_negative, "affine": flag}, rules.given, _instance_norm),
     "prelu": Operation({"channels": _EACH}, rules.prelu, lambda s, _: nn.PReLU(s["channels"])),
     "activation": Operation(
         {"kind": one_of(*ACTIVATIONS), "arguments": _mapping},
@@ -216,12 +236,12 @@ OPERATIONS: dict[str, Operation] = {
     "dropout": Operation({"p": _probability, "channels": flag}, rules.same, _dropout),
     "max_pool": Operation(
         {"kernel": _TAPS, "stride": _STEPS, "padding": _SIDES, "dilation": _STEPS, "ceil_mode": flag},
-        rules.same,
+        rules.pool,
         _max_pool,
     ),
     "average_pool": Operation(
         {"kernel": _TAPS, "stride": _STEPS, "padding": _SIDES, "ceil_mode": flag, "count_include_pad": flag},
-        rules.same,
+        rules.pool,
         _average_pool,
     ),
     "adaptive_pool": Operation(

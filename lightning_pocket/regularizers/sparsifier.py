@@ -53,6 +53,11 @@ class Sparsifier:
         Raises:
             PocketError: If the solver does not suit it.
         """
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise PocketError(
+                "model.init_args.optimizer: maximize is true, but a penalty is added to what is minimised. Set "
+                "maximize to false."
+            )
         known = isinstance(optimizer, SGD | Adam | KernelwiseAdam)
         if self.solver == "proximal":
             check_optimizer(optimizer, self.layers)
