@@ -37,6 +37,17 @@ ALLOWED: dict[str, set[str]] = {
         "studies",
         "tasks",
     },
+    "frontier": {
+        "compact.latency",
+        "launch",
+        "networks.base",
+        "profiling",
+        "regularizers",
+        "reports",
+        "run_folder",
+        "sweeps",
+        "tasks",
+    },
     "serving": {"loopback", "reports"},
     "sweeps": {
         "costs",
