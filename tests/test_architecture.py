@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         "regularizers",
         "reports",
         "run_folder",
+        "speed",
         "sweeps",
         "tasks",
     },

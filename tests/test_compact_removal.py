@@ -114,6 +114,8 @@ def test_networks_of_the_package(cls: Any, setting: str, dims: int) -> None:
     given = {"in_channels": 2, "out_channels": 2, "spatial_dims": dims, "depth": 2, "width": 0.05} | SETTINGS[setting]
     if cls.__name__ == "FCN":
         given["widths"] = WidthSchedule(base=3, doublings=1 if setting == "full" else 0)
+    if cls.__name__ == "BasicResNet":  # whose shortcuts skip voxels and add channels of zeros, or project
+        given |= {"stride": 2, "shortcut": "project" if setting == "lighter" else "pad"}
     network = cls(**{key: value for key, value in given.items() if key in inspect.signature(cls).parameters})
     network = network.double().eval()
     draw_statistics(network)

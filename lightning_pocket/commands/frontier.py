@@ -13,7 +13,7 @@ def frontier(
     output: str | None = None,
     metric: str | None = None,
     published: str | None = None,
-    rounds: int = 7,
+    rounds: int = 20,
     margin: float = 0.01,
 ) -> None:
     """Draw the score of networks against what they cost, and what a penalty has made of their layers.
@@ -76,6 +76,6 @@ def _timed(rounds: int, size: tuple[int, ...]) -> list[str]:
     image = "x".join(map(str, size[1:]))
     threads = torch.get_num_threads()
     return [
-        f"Times: one image of {image}, median of {rounds} rounds in which all networks take turns, {threads} "
+        f"Times: one image of {image}, least of {rounds} rounds in which all networks take turns, {threads} "
         f"thread{'s' if threads > 1 else ''} of {hardware()['cpu']}."
     ]

@@ -176,6 +176,24 @@ def _reduce(how: str) -> Callable[..., Reading]:
     return read
 
 
+def _every_voxel(source: Node, places: Any) -> Reading | Node:
+    """Return a slice of every n-th voxel along the spatial axes: max pooling of windows of one voxel."""
+    given = list(places) if isinstance(places, tuple) else [places]
+    given += [slice(None)] * (len(source.shape) - len(given))
+    plain = all(isinstance(entry, slice) and entry.start in (None, 0) and entry.stop is None for entry in given)
+    steps = [entry.step or 1 for entry in given] if plain else []
+    if not plain or len(given) != len(source.shape) or steps[:2] != [1, 1] or min(steps) < 1:
+        raise CannotReduceError("an index other than every n-th voxel of all channels")
+    return max_pool(source, size=1, stride=steps[2:], padding=0, dilation=1, ceil_mode=False)
+
+
+def _pad(source: Node, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Reading:
+    spatial = 2 * (len(source.shape) - 2)
+    if mode != "constant" or value or any(pad[:spatial]) or len(pad) != spatial + 2 or pad[spatial] or pad[-1] < 0:
+        raise CannotReduceError("a padding of other axes than the channels, or not with zeros behind them")
+    return Reading("extend", (source,))
+
+
 def _zeros_like(source: Node, **options: Any) -> Reading:
     if any(value is not None for value in options.values()):
         raise CannotReduceError("zeros_like of another type")
@@ -227,6 +245,8 @@ _FUNCTIONS: dict[str, Callable[..., Reading | Node]] = {
     **{f"dropout{dims}d": _channel_dropout for dims in (1, 2, 3)},
     "dropout": _dropout,
     "interpolate": _interpolate,
+    "getitem": _every_voxel,
+    "pad": _pad,
     "expand": _expand,
     "zeros_like": _zeros_like,
     "flatten": _flatten,

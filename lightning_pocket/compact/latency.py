@@ -105,7 +105,9 @@ class Times:
 def time_networks(
     first: nn.Module, second: nn.Module, shape: Sequence[int], rounds: int = 7, device: str = "cpu"
 ) -> Times:
-    """Return how long two networks take for the same image in evaluation.
+    """Return how long two networks take for the same image in evaluation: the least of several rounds.
+
+    What else the machine does makes a call longer, never shorter.
 
     Args:
         first: Is moved to the device.
@@ -117,7 +119,7 @@ def time_networks(
     x = torch.rand(tuple(shape), device=device, dtype=next(first.parameters()).dtype)
     plain = [network.to(device).eval() for network in (first, second)]
     calls = [_caller(network, x) for network in [*plain, *map(folded, plain)]]
-    one, other, one_folded, other_folded = time_side_by_side(calls, rounds, device)
+    one, other, one_folded, other_folded = time_side_by_side(calls, rounds, device, min)
     return Times((one, other), (one_folded, other_folded))
 
 

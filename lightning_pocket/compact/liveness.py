@@ -105,6 +105,8 @@ def _wanted_of(node: Node, index: int, wanted: Tensor) -> Tensor:
         return wanted[first : first + node.inputs[index].channels]
     if node.op == "flatten" and node.settings["start"] == 1:
         return by_group(wanted, node.inputs[0].channels).any(1)
+    if node.op == "extend":
+        return wanted[: node.inputs[0].channels]
     if node.op == "zeros" or (node.op in ("resize_like", "expand_like") and index == 1):
         return torch.zeros(node.inputs[index].channels, dtype=torch.bool)  # only the size is looked at
     return wanted
@@ -173,6 +175,11 @@ def _flatten(node: Node, source: Channels) -> Channels:
     return Channels(*(field.repeat_interleave(voxels) for field in (source.live, source.varies, source.value)))
 
 
+def _extend(node: Node, source: Channels) -> Channels:
+    fields = (source.live, source.varies, source.value)
+    return Channels(*(torch.cat([field, field.new_zeros(node.channels - len(field))]) for field in fields))
+
+
 def _zeros(node: Node, _: Channels) -> Channels:
     none = torch.zeros(node.channels, dtype=torch.bool)
     return Channels(none, none, torch.zeros(node.channels, dtype=torch.float64))
@@ -212,6 +219,7 @@ _RULES: dict[str, Callable[..., Channels]] = {
     "expand_like": _same,
     "flatten": _flatten,
     "zeros": _zeros,
+    "extend": _extend,
     "add": _add,
     "concat": _concat,
 }

@@ -13,6 +13,7 @@ Operations, with C the channels of the result:
 ``expand_like``                            one value per channel, at all voxels of another result
 ``flatten``                                spatial axes joined, with or without the channels
 ``zeros``                                  0, in the size of another result
+``extend``                                 channels of zeros behind those of a result
 ``add``, ``concat``                        several results
 ========================================== =============================================================
 """

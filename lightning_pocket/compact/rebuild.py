@@ -17,7 +17,7 @@ from .liveness import Channels
 
 #: Operations with the spatial size of their first input.
 _SAME_SIZE = (
-    *("batch_norm", "instance_norm", "prelu", "activation", "scale", "dropout", "add", "concat", "zeros"),
+    *("batch_norm", "instance_norm", "prelu", "activation", "scale", "dropout", "add", "concat", "zeros", "extend"),
 )  # fmt: skip
 
 
@@ -161,6 +161,10 @@ class _Rebuild:
         order, source = self._along(node, kept)
         return self._emit(node.name, node.op, [source], node.settings), order
 
+    def _extend(self, node: Node, kept: list[int]) -> tuple[str, list[int]]:
+        order, source = self._along(node, kept)  # what is added is zero, and nobody carries it
+        return source, order
+
     def _like(self, node: Node, kept: list[int]) -> tuple[str, list[int]]:
         order, source = self._along(node, kept)
         return self._emit(node.name, node.op, [source, self._size(node.inputs[1])], node.settings), order
@@ -238,6 +242,7 @@ _RULES: dict[str, Callable[[_Rebuild, Node, list[int]], tuple[str, list[int]]]] 
     "average_pool": _Rebuild._average_pool,
     "adaptive_pool": _Rebuild._plain,
     "upsample": _Rebuild._plain,
+    "extend": _Rebuild._extend,
     "reduce": _Rebuild._plain,
     "resize_like": _Rebuild._like,
     "expand_like": _Rebuild._like,

@@ -47,7 +47,7 @@ def frontiers(study: Frontier) -> list[Figure]:
         if not values:
             continue
         is_wide = min(values) > 0 and max(values) >= _WIDE * min(values)
-        title = f"{score} against {name}"
+        title = f"{score[:1].upper()}{score[1:]} against {name}"
         axes = Axis(f"{name} (less is better)", log=is_wide), Axis(f"{score} ({aim})")
         chart = frontier_chart(kinds, *axes, study.more_is_better, title, study.kinds)
         caption = f"{title}. On the thick steps: those for which no other one is as good in both and better in one."

@@ -33,13 +33,14 @@ def write_frontier(study: Frontier, folder: Path, margin: float, notes: Sequence
         The files.
     """
     sections = {
-        "Accuracy against complexity": frontiers(study),
+        "Scores and costs": frontiers(study),
         "Widths": widths(study),
         "Sizes of kernels": sizes(study),
         "Correlation of kernels": correlations(study),
         "Kernels": kernels(study),
     }
-    page = Page(f"{metric_name(study.metric)} against complexity")
+    score = metric_name(study.metric)
+    page = Page(f"{score[:1].upper()}{score[1:]} against complexity")
     page.paragraph(verdict(study, margin), "lead")
     for heading, figures in sections.items():
         if figures:

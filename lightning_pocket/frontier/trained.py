@@ -21,6 +21,7 @@ from lightning_pocket.sweeps.shrunk import score_of, shrunk_run
 
 _CALLBACK = "StructuredSparsity"
 _KINDS = {"KernelNumber": "learned widths", "KernelSize": "learned sizes"}
+_WEIGHED = {"none": "", "squared_width": " (32)", "squared_size": " (33)", "multiply_adds": " by MACs"}
 #: Kind of the networks that no penalty has changed, where nothing but the penalty is varied.
 BASE = "no penalty"
 
@@ -35,6 +36,7 @@ class Penalty:
         strength: Alpha, as a share of ``alpha_max`` unless ``is_absolute``.
         is_absolute: Whether it is alpha itself.
         tau: Threshold of the subgradient, None where it is the default or there is none.
+        complexity: What the penalty is weighed by, such as ``multiply_adds``; ``none`` where by nothing.
     """
 
     regularizer: str
@@ -42,11 +44,14 @@ class Penalty:
     strength: float
     is_absolute: bool
     tau: float | None
+    complexity: str = "none"
 
     @property
     def kind(self) -> str:
         """What networks with such a penalty are called."""
-        return _KINDS.get(self.regularizer, self.regularizer) + (", subgradient" if self.solver != "proximal" else "")
+        weighed = _WEIGHED.get(self.complexity, f" by {self.complexity}")
+        solver = "" if self.solver == "proximal" else f", {self.solver}"
+        return f"{_KINDS.get(self.regularizer, self.regularizer)}{weighed}{solver}"
 
     @property
     def label(self) -> str:
@@ -198,6 +203,7 @@ def _penalty(settings: Mapping[str, Any]) -> Penalty | None:
                 float((relative or 0.0) if absolute is None else absolute),
                 absolute is not None,
                 own.get("tau"),
+                str((own["regularizer"].get("init_args") or {}).get("complexity", "none")),
             )
     return None
 

@@ -10,7 +10,7 @@ from . import svg
 from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Scale
 
 _ROW = 22  # pixels of a layer in the grid
-_NAME = 150  # pixels of the names of layers
+_NAME = 172  # pixels of the names of layers
 _LETTER = 7.3
 _HEAD = 44  # pixels above the grid: name of the columns and their heads
 _PANEL = 96  # pixels of a plot of bars

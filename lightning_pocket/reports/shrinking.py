@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Shrinking:
         parameters: Weights, before and after.
         macs: Multiply-accumulates of one image as they are executed.
         macs_formula: The same by equation (10) of the structured sparsity draft: each kernel counts with its own size.
-        milliseconds: Time of one image, measured side by side.
+        milliseconds: Time of one image, measured side by side, each in its faster way.
     """
 
     layers: tuple[LayerShape, ...]
@@ -84,7 +84,7 @@ def read_shrinking(folder: Path) -> Shrinking:
             parameters=_pair(content["parameters"]),
             macs=_pair(content["macs"]),
             macs_formula=_pair(content["macs_formula"]),
-            milliseconds=(float(content["milliseconds"][0]), float(content["milliseconds"][1])),
+            milliseconds=_fastest(content["milliseconds"].values()),
         )
     except (LookupError, TypeError, ValueError) as error:
         raise PocketError(
@@ -95,6 +95,12 @@ def read_shrinking(folder: Path) -> Shrinking:
 def _layer(entry: Mapping[str, Any]) -> LayerShape:
     sizes = {tuple(int(side) for side in size.split("x")): int(count) for size, count in entry["sizes"].items()}
     return LayerShape(str(entry["name"]), _pair(entry["kernels"]), sizes, _pair(entry["macs_formula"]))
+
+
+def _fastest(ways: Iterable[Sequence[float]]) -> tuple[float, float]:
+    """Return the least time before and after, over the ways to run a network."""
+    before, after = (min(times) for times in zip(*ways, strict=True))
+    return float(before), float(after)
 
 
 def _pair(values: Any) -> tuple[int, int]:
