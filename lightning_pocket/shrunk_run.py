@@ -13,13 +13,11 @@ import yaml
 
 from lightning_pocket.compact import CompactNetwork, save_compact
 from lightning_pocket.errors import PocketError
+from lightning_pocket.reports.shrinking import RECORD
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.storage import partial_path, read_json, sha256, write_json, write_text
 from lightning_pocket.studies.crossval import RECORD as CROSSVAL
 from lightning_pocket.tasks.loading import read_checkpoint
-
-#: What is only in a folder that this module wrote.
-RECORD = "shrink.json"
 
 
 @dataclass(frozen=True)

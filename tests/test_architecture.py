@@ -38,6 +38,18 @@ ALLOWED: dict[str, set[str]] = {
         "studies",
         "tasks",
     },
+    "frontier": {
+        "compact.latency",
+        "launch",
+        "networks.base",
+        "profiling",
+        "regularizers",
+        "reports",
+        "run_folder",
+        "speed",
+        "sweeps",
+        "tasks",
+    },
     "serving": {"loopback", "reports"},
     "sweeps": {
         "costs",
