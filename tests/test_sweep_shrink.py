@@ -55,7 +55,7 @@ def test_what_is_trained_already_is_only_shrunk():
     assert runs.is_done()
     assert lines() == ["shrunk 000.shrunk", "shrunk 001.shrunk"]
     Path("runs/study/study.journal").unlink()
-    Path("runs/study/trials/001/checkpoints/last.ckpt").write_text("other weights")
+    Path("runs/study/trials/001/checkpoints/last.ckpt").write_text("other weights", encoding="utf-8")
     main(["sweep", write(SHRUNK)])
     assert lines() == ["shrunk 000.shrunk", "shrunk 001.shrunk", "shrunk 001.shrunk"], "as it is of other weights"
 
