@@ -8,6 +8,7 @@ it fails, and what it says then. The score of a run is the sum of ``--x`` and ``
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -105,6 +106,20 @@ def profile(output):
     (output / "table.csv").write_text("network,parameters,macs,train_mib\nUNet,7,1234,5.5\n")
 
 
+def shrink(checkpoint, made):
+    note(f"shrunk {made.name}")
+    run = checkpoint.parents[1]
+    shutil.rmtree(made, ignore_errors=True)
+    (made / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "manifest.json", "checkpoints/last.ckpt"):
+        shutil.copy(run / name, made / name)
+    layer = {"name": "a", "kernels": [8, 3], "sizes": {"3x3": 2, "1x1": 1}, "macs_formula": [500, 77]}
+    record = {"parameters": [7, 4], "macs": [1234, 400], "macs_formula": [1234, 300], "layers": [layer]}
+    origin = {"sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    times = {"plain": [4.0, 3.0], "folded": [5.0, 1.0]}
+    (made / "shrink.json").write_text(json.dumps(record | {"shrunk_from": origin, "milliseconds": times}))
+
+
 def test(run, checkpoint):
     score = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["score"]
     (run / "test").mkdir(exist_ok=True)
@@ -120,6 +135,8 @@ if __name__ == "__main__":
         fit(Path(given["run_dir"]), given, rest)
     elif command == "test":
         test(Path(given["run_dir"]), given["ckpt_path"])
+    elif command == "shrink":
+        shrink(Path(rest[0]), Path(given["output"]))
     elif command == "profile":
         profile(Path(given["output"]))
     else:

@@ -105,7 +105,7 @@ def small(**settings: Any) -> BasicResNet:
 def test_a_pair_without_kernels_is_its_shortcut(shortcut: Any) -> None:
     network = small(shortcut=shortcut).double()
     for stage in network.stages:
-        nn.init.zeros_(stage[0].conv.weight)
+        nn.init.zeros_(stage[0].second[0].weight)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     stem = F.conv2d(x, network.stem[0][0].weight, padding=1).relu()
     if shortcut == "pad":

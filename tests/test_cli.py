@@ -22,7 +22,9 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
         assert f"\n  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "prepare", "plan", "compare", "synthesize", "demo", "infer", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["check", "prepare", "plan", "compare", "synthesize", "demo", "infer", "evaluate", "shrink"]
+)
 def test_help_of_light_commands_does_not_import_torch(command):
     code = (
         "import sys; from lightning_pocket.cli import main\n"

@@ -172,7 +172,7 @@ def test_one_part_of_mnist_alone_is_divided_into_folds(tmp_path):
 
 
 def zipped(content: bytes) -> bytes:
-    return gzip.compress(content)
+    return gzip.compress(content, mtime=0)
 
 
 HEAD = struct.pack(">HBB3I", 0, 8, 3, 2, 2, 2)
@@ -253,10 +253,10 @@ def test_digits_without_scikit_learn(monkeypatch, fails):
 
 def test_damaged_digits_are_named(tmp_path):
     file = tmp_path / "digits.csv.gz"
-    file.write_bytes(gzip.compress(b"1,2,3\n"))
+    file.write_bytes(gzip.compress(b"1,2,3\n", mtime=0))
     with pytest.raises(PocketError, match=r"holds lines of 3 numbers up to 3, expected 65 from 0 to 16"):
         find_layout(file)
-    file.write_bytes(gzip.compress(b"x" * 999)[:-9])
+    file.write_bytes(gzip.compress(b"x" * 999, mtime=0)[:-9])
     with pytest.raises(PocketError, match="truncated or damaged"):
         find_layout(tmp_path / "digits.csv.gz")
 

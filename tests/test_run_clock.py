@@ -75,6 +75,21 @@ def test_waiting_for_data_slows_the_speed_down():
     assert run.items_per_s == pytest.approx(4 / 4.0)
 
 
+def test_a_queue_that_delivers_in_bursts_shows_its_mean_speed():
+    clock = Clock()
+    run = RunClock(clock)
+    run.begin_epoch()
+    for batch in range(40):
+        run.begin_batch()
+        clock.now += 1.0
+        run.end_batch(items=2)
+        clock.now += 12.0 if batch % 10 == 9 else 0.0  # the queue is filled again
+    run.begin_batch()
+    clock.now += 1.0
+    run.end_batch(items=2)
+    assert run.items_per_s == pytest.approx(20 / 22.0, rel=0.15)
+
+
 def test_the_first_validation_is_extrapolated_while_it_goes_on():
     clock = Clock()
     run = RunClock(clock)

@@ -77,6 +77,13 @@ def test_the_end_of_a_training(tmp_path):
     ]
 
 
+def test_a_sparse_network_can_be_shrunk_next(tmp_path):
+    run = write_run(tmp_path / "sparse")
+    text = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    (run / "metrics.csv").write_text("\n".join([f"{text[0]},sparsity/alive", *(f"{line},7" for line in text[1:])]))
+    assert f"  pocket shrink {run} --output={run}_shrunk" in str(summarize_training(run)).splitlines()
+
+
 def test_nothing_is_invented_where_a_run_does_not_tell(tmp_path):
     run = write_run(tmp_path / "old", best_epoch=2, data={"split": {"test": []}}, train_seconds=None)
     content = json.loads((run / "manifest.json").read_text(encoding="utf-8"))

@@ -248,6 +248,48 @@ def test_a_convolution_that_others_read_too_has_no_partner():
     assert flow.sizes["head"] == (8, 8)
 
 
+class Branched(nn.Module):
+    """A convolution with a norm behind it, and perhaps something in between or beside."""
+
+    def __init__(self, returns=False, dropout=None):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.head = nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+        self.dropout, self.returns = dropout or nn.Identity(), returns
+
+    def forward(self, x):
+        h = self.conv(self.stem(x))
+        y = self.head(F.relu(self.norm(self.dropout(h))))
+        return [y, h] if self.returns else y
+
+
+def test_a_convolution_that_is_an_output_too_has_no_partner():
+    assert trace(Branched(), (2, 1, 8, 8)).partners == {"conv": "norm"}
+    assert trace(Branched(returns=True), (2, 1, 8, 8)).partners == {}
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout(), nn.Dropout2d()])
+def test_a_norm_is_found_behind_dropout(dropout):
+    assert trace(Branched(dropout=dropout), (2, 1, 8, 8)).partners == {"conv": "norm"}
+
+
+def test_what_does_not_learn_takes_no_part():
+    network = Branched()
+    flow = trace(network, (2, 1, 8, 8))
+    network.norm.requires_grad_(False)
+    penalties, told = make_penalties(network, flow, choose_layers(network, flow), KernelNumber(), "joint")
+    assert [len(penalty.parameters) for penalty in penalties] == [1]
+    assert told["conv"].reason == "norm, no scale that learns: ignored"
+    network.stem.weight.requires_grad_(False)
+    choices = choose_layers(network, flow, include=["stem"])
+    assert choices["stem"].reason == "frozen: does not learn"
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 1))
+    nn.utils.parametrizations.weight_norm(network[1])
+    choices = choose_layers(network, trace(network, (2, 1, 16, 16)), include=["1"])
+    assert choices["1"].reason == "weights are computed from others"
+    assert choices["2"].taken
+
+
 def test_a_network_that_looks_at_values_is_refused():
     class Peeks(nn.Conv2d):
         def forward(self, x):

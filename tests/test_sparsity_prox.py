@@ -10,7 +10,22 @@ from lightning_pocket.regularizers import KernelNumber, KernelSize
 from lightning_pocket.regularizers.prox import group_weight, prox_group, prox_nested
 from lightning_pocket.regularizers.rings import box_extents, half_ring_boxes, ring_boxes, tap_levels, whole_boxes
 
-SIZES = [(3,), (5,), (7,), (3, 3), (5, 5), (7, 7), (4, 4), (3, 3, 3), (5, 5, 5), (3, 3, 1), (1, 5, 3), (2, 2, 2)]
+SIZES = [
+    (3,),
+    (5,),
+    (7,),
+    (3, 3),
+    (5, 5),
+    (7, 7),
+    (4, 4),
+    (3, 3, 3),
+    (5, 5, 5),
+    (3, 3, 1),
+    (1, 5, 3),
+    (2, 2, 2),
+    (5, 5, 2),
+    (4, 3),
+]
 #: Numbers of taps of the nested groups, counted by hand, per input channel.
 HALF_RINGS = {3: [5, 8, 9], 5: [9, 16, 21, 24, 25], 7: [13, 24, 33, 40, 45, 48, 49]}
 RINGS = {3: [8, 9], 5: [16, 24, 25], 7: [24, 40, 48, 49]}
@@ -78,6 +93,8 @@ def test_an_axis_is_peeled_only_while_it_is_the_longest():
     left = [[end - begin for begin, end in box] for box in half_ring_boxes((5, 3))]
     assert left == [[5, 3], [4, 3], [3, 3], [2, 2], [1, 1], [0, 0]]
     assert [[end - begin for begin, end in box] for box in ring_boxes((3, 3, 1))] == [[3, 3, 1], [1, 1, 1], [0, 0, 0]]
+    # Two taps have no middle: they stay until nothing is left.
+    assert [[end - begin for begin, end in box] for box in ring_boxes((5, 2))] == [[5, 2], [3, 2], [1, 2], [0, 0]]
 
 
 def naive(kernels, boxes, strengths, norm="l2"):
@@ -185,6 +202,14 @@ def test_l2_prox_in_a_diagonal_metric_meets_its_optimality_conditions(spread, sc
     slope = metric * (found - values) + weights[:, None] * found / length.clamp_min(1e-300)[:, None]
     assert (slope.norm(dim=1)[alive] / weights[alive]).max() < 1e-10
     assert 0 < alive.sum() < 200
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1e-11, 1e-14])
+def test_l2_prox_stays_a_number_where_the_rate_is_close_to_zero(rate):
+    values = torch.randn(20, 40, dtype=torch.float32)
+    metric = 1e-2 * (0.1 + torch.rand(20, 40, dtype=torch.float32)) / rate
+    found = prox_group(values, torch.full((20,), 1e-3, dtype=torch.float32), metric)
+    assert torch.allclose(found, values, atol=1e-6)
 
 
 def test_l2_prox_in_one_metric_for_all_is_soft_thresholding_of_the_norm():

@@ -212,6 +212,13 @@ def test_optimizers_without_an_exact_step_are_refused(kind, regularizer, message
             sparsifier(conv, regularizer, "subgradient").attach(kind(conv.parameters(), lr=0.1))
 
 
+def test_a_loss_that_is_maximised_is_refused():
+    conv = nn.Conv2d(2, 3, 3)
+    for solver in ("proximal", "subgradient"):
+        with pytest.raises(PocketError, match=r"optimizer: maximize is true"):
+            sparsifier(conv, KernelNumber(), solver).attach(torch.optim.SGD(conv.parameters(), lr=0.1, maximize=True))
+
+
 @pytest.mark.parametrize(
     ("argument", "value"), [("lr", -1.0), ("eps", -1.0), ("weight_decay", -0.1), ("betas", (0.9, 1.0))]
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from interruption import kill_after
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader
@@ -275,6 +276,8 @@ def test_what_cannot_be_sparsified_is_refused(tmp_path):
         train(tmp_path, own, callbacks=[StructuredSparsity(KernelSize(), alpha=0.1)])
     with pytest.raises(PocketError, match="Leave --config ema out"):
         train(tmp_path, own, callbacks=[WeightAverage()])
+    with pytest.raises(PocketError, match=r"StochasticWeightAveraging have no sparse kernels\. Leave it out"):
+        train(tmp_path, own, callbacks=[StochasticWeightAveraging(0.1)])
     with pytest.raises(PocketError, match="Adam steps each weight of a kernel"):
         train(tmp_path, StructuredSparsity(KernelSize(), alpha=0.1), Task(OPTIMIZERS["adam"]))
 

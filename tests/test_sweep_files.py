@@ -25,6 +25,7 @@ COUNTS = json.loads((GOLDEN / "networks.json").read_text(encoding="utf-8"))
 FILES = sorted(sweeps_folder().glob("*.yaml"))
 DOUBLINGS = "model.init_args.network.init_args.widths.doublings"
 GROUPS = "model.init_args.network.init_args.layers.conv.init_args.group_size"
+BASE = "model.init_args.network.init_args.widths.base"
 DECAY = "model.init_args.optimizer.init_args.weight_decay"
 
 
@@ -111,6 +112,24 @@ def test_the_other_studies_build_and_know_which_networks_are_the_same():
     five, four, three = (entry.identity for entry in found[6:9])
     assert five == four, "with four downsamplings, five and four doublings are the same"
     assert four != three
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_small", "hippocampus", "ultrasound_small"])
+def test_studies_of_sparsity_build_one_network_and_strengths_differ(name):
+    study = request(f"sparsity_frontier_{name}")
+    points = [point for point in study.sweep.points() if point.get(BASE, 8) == 8]
+    chosen = [point for point in points if point.get("sparsity") == "none"]
+    learned = [point for point in points if point.get("sparsity") != "none"]
+    some = [*chosen, *learned[:: max(1, len(learned) // 5)]]
+    found = resolve([study.runs(0, point).options() for point in some])
+    assert not [entry.problem for entry in found if entry.problem]
+    assert len({entry.parameters for entry in found}) == 1, "plain networks and padded shortcuts have equal weights"
+    assert len({entry.identity for entry in found}) == len(found)
+    callbacks = [entry.settings["trainer"]["callbacks"][-1] for entry in found[len(chosen) :]]
+    assert {entry["class_path"].rpartition(".")[2] for entry in callbacks} == {"StructuredSparsity"}
+    given = [next(v for k, v in point.items() if k.endswith("alpha_relative")) for point in some[len(chosen) :]]
+    assert [entry["init_args"]["alpha_relative"] for entry in callbacks] == given
+    assert study.sweep.shrink
 
 
 def test_settings_that_matter_tell_networks_apart_and_others_do_not():

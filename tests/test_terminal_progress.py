@@ -227,8 +227,9 @@ def test_a_terminal_is_left_usable(width, end, color):
     rows = session.last.rows
     text = "\n".join(rows)
     assert LONG_LINE in "".join(rows)  # in one piece: the terminal alone breaks it
-    for said in ("<logged>", "UserWarning: <warned>", "<from a worker>"):
-        assert text.count(said) == 1, text
+    unbroken = "".join(text.split())  # where a line breaks depends on the length of the path before the warning
+    for said in ("<logged>", "UserWarning:<warned>", "<fromaworker>"):
+        assert unbroken.count(said) == 1, text
     bars = [row for row in rows if re.match(r"epoch \d+/", row)]
     assert len(bars) == (0 if end == "the end" else 1)  # what was shown last is kept where it tells when it ended
     if bars:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-#: Seconds of training over which the speed that is shown is averaged.
-_RECENT_S = 10.0
+#: Seconds of training over which the speed that is shown is averaged: a queue of patches delivers in bursts.
+_RECENT_S = 60.0
 #: The same for the time that is left, which should not jump about.
 _STEADY_S = 300.0
 #: Validations and epochs over which their duration is averaged.

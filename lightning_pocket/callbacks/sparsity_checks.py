@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.optim.optimizer import Optimizer
@@ -16,6 +17,8 @@ from lightning_pocket.layers import Expanded, contract, is_expanded
 from lightning_pocket.regularizers import KernelNumber, Regularizer
 
 from .weight_average import WeightAverage
+
+_AVERAGES = (WeightAverage, StochasticWeightAveraging, WeightAveraging)
 
 
 def check_strength(
@@ -67,10 +70,11 @@ def check_surroundings(own: Callback, trainer: Trainer) -> None:
                 f"trainer.callbacks: {type(own).__name__} is there twice, and the two would undo each other's step. "
                 "Append one preset of sparsity."
             )
-        if isinstance(callback, WeightAverage):
+        if isinstance(callback, _AVERAGES):
             raise PocketError(
                 "trainer.callbacks: an average of weights that were not zero is not zero, so checkpoints of "
-                "WeightAverage have no sparse kernels. Leave --config ema out."
+                f"{type(callback).__name__} have no sparse kernels. Leave "
+                f"{'--config ema' if isinstance(callback, WeightAverage) else 'it'} out."
             )
 
 

@@ -100,7 +100,7 @@ def _request(options: argparse.Namespace, more: Sequence[str]) -> Request:
     extra = (*cache_option(options.cache), *_in_one_piece(more))
     for option in extra:
         name = option.removeprefix("--").partition("=")[0]
-        if name in content.space.parameters or name in ("run_dir", "fresh", "seed_everything"):
+        if name in content.space.set_options or name in ("run_dir", "fresh", "seed_everything"):
             raise PocketError(f"--{name}: is set for each trial by the study; leave it out.")
     return Request(file, content, folder, extra, storage_url(options.storage), options.grace)
 

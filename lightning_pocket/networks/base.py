@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,14 @@ class Network(nn.Module, ABC):
             PocketError: If the file cannot be read or does not fit.
         """
         return ""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return settings that a checkpoint records instead of those given, which may be paths to files.
+
+        Returns:
+            By the names of the arguments, plain values; a network that its arguments describe returns none.
+        """
+        return {}
 
     def make_head(self, channels: int) -> nn.Module:
         """Return the layer from features ``(B, channels, *S)`` to logits ``(B, out_channels, *S)``."""

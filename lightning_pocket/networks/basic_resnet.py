@@ -126,8 +126,9 @@ class Pair(nn.Module):
         super().__init__()
         shape = {"spatial_dims": spatial_dims, "kernel_size": kernel_size}
         self.first = layers.unit(in_channels, out_channels, stride=stride, **shape)
-        self.conv = layers.conv(out_channels, out_channels, **shape)
-        self.norm = layers.norm(out_channels, spatial_dims=spatial_dims)
+        self.second = nn.Sequential(
+            layers.conv(out_channels, out_channels, **shape), layers.norm(out_channels, spatial_dims=spatial_dims)
+        )
         self.activation = layers.activation(out_channels)
         self.shortcut: nn.Module | None = None
         if shortcut != "none":
@@ -144,7 +145,7 @@ class Pair(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self.conv(self.first(x)))
+        h = self.second(self.first(x))
         if self.shortcut is not None:
             h = h + self.shortcut(x)
         return self.activation(h)

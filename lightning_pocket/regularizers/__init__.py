@@ -2,6 +2,7 @@
 
 from .alpha_max import AlphaMax
 from .complexity import Complexity
+from .correlation import kernel_correlation
 from .data_flow import DataFlow, trace
 from .kernelwise_adam import KernelwiseAdam
 from .layer import LayerPenalty
@@ -25,6 +26,7 @@ __all__ = [
     "Sparsifier",
     "choose_layers",
     "is_degenerate",
+    "kernel_correlation",
     "make_penalties",
     "table",
     "trace",

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 from typing_extensions import override
@@ -31,6 +32,8 @@ CHANNEL_NORMS = (
     nn.InstanceNorm2d,
     nn.InstanceNorm3d,
 )
+#: Both a kernel and its norm keep their meaning with one of these in between.
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 
 
 @dataclass
@@ -88,7 +91,7 @@ def trace(network: nn.Module, shape: Sequence[int]) -> DataFlow:
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder)
         try:
-            run(torch.zeros(tuple(shape), device="meta"))
+            recorder.returned(run(torch.zeros(tuple(shape), device="meta")))
         except (NotImplementedError, RuntimeError, TypeError) as error:
             raise PocketError(
                 f"{type(network).__name__}: its layers cannot be followed, because it does not run without values "
@@ -115,6 +118,8 @@ class _Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func in _DROPOUTS:  # in evaluation, its result is its input
+            return result
         made = list(_tensors(result))
         if made:
             read = list(_tensors((args, kwargs)))
@@ -140,6 +145,11 @@ class _Recorder(TorchFunctionMode):
         maker = self._makers.get(inputs[0])
         if maker is not None:
             self._candidates[maker] = (name, inputs[0])
+
+    def returned(self, outputs: Any) -> None:
+        """Note what the network returns: whoever gets it reads it."""
+        for tensor in _tensors(outputs):
+            self._reads[tensor] = self._reads.get(tensor, 0) + 1
 
     def found(self) -> DataFlow:
         """Return what was recorded; pairs of which one is called or read more than once are no partners."""

@@ -73,11 +73,11 @@ class LayerPenalty:
 
     @property
     def partner_parameters(self) -> list[nn.Parameter]:
-        """Scale and shift that belong to the root; none without norm awareness."""
+        """Scale and shift that belong to the root; none without norm awareness, or where they do not learn."""
         if self.partner is None or self.mode == "none":
             return []
         found = (getattr(self.partner, name, None) for name in ("weight", "bias"))
-        return [parameter for parameter in found if isinstance(parameter, nn.Parameter)]
+        return [parameter for parameter in found if isinstance(parameter, nn.Parameter) and parameter.requires_grad]
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -117,19 +117,20 @@ def dual_norm(rows: Tensor, norm: NormName) -> Tensor:
 def _prox_l2_diagonal(values: Tensor, weights: Tensor, metric: Tensor) -> Tensor:
     r"""Solve :math:`x = D v t / (D t + \lambda)` with :math:`t = |x|`, zero where :math:`|D v| \le \lambda`.
 
-    :math:`q(t) = |D v / (D t + \lambda)|^2` is 1 at the solution. Newton's method on :math:`1 / \sqrt{q(t)} = 1`, which
-    is concave and increasing as in trust-region methods, climbs to it from 0 without passing it.
+    :math:`q(t) = |D v / (D t + \lambda)|` is 1 at the solution. Newton's method on :math:`1 / q(t) = 1`, which is
+    concave and increasing as in trust-region methods, climbs to it from 0 without passing it. No power of :math:`q` is
+    taken: where the learning rate is close to 0, it overflows.
     """
     pulled = metric * values
     alive = torch.linalg.vector_norm(pulled, dim=1) > weights
     weight = torch.where(alive & (weights > 0), weights, torch.ones_like(weights))[:, None]
-    length = torch.zeros_like(weight)
+    length, tiny = torch.zeros_like(weight), torch.finfo(values.dtype).tiny
     for _ in range(_MOST_ITERATIONS):
         inverse = 1 / (metric * length + weight)
-        terms = (pulled * inverse).square()
-        q = terms.sum(1, keepdim=True)
-        slope = 2 * (terms * metric * inverse).sum(1, keepdim=True)
-        step = torch.where(alive[:, None] & (slope > 0), 2 * (q.pow(1.5) - q) / slope, 0.0)
+        terms = pulled * inverse
+        q = torch.linalg.vector_norm(terms, dim=1, keepdim=True)
+        slope = ((terms / q.clamp_min(tiny)).square() * metric * inverse).sum(1, keepdim=True)
+        step = torch.where(alive[:, None] & (slope > 0), (q - 1) / slope, 0.0)
         length = (length + step).clamp_min(0.0)
         if not bool((step.abs() > 4 * torch.finfo(values.dtype).eps * length).any()):
             break

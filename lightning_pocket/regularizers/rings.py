@@ -42,6 +42,8 @@ def half_ring_boxes(size: Sequence[int], start: Corner = "top_left") -> list[Box
 def ring_boxes(size: Sequence[int]) -> list[Box]:
     """Return what is left of a kernel while rings are peeled off it: centred squares, every other size.
 
+    Two taps have no middle, so that an axis of two stays until nothing is left.
+
     Args:
         size: Taps along each axis.
 
@@ -66,7 +68,7 @@ def _peel(
     yield box
     for left, (low, high) in zip(chain(range(max(size) - step, 0, -step), [0]), ends, strict=False):
         box = tuple(
-            (begin + low, max(end - high, begin + low)) if end - begin > left else (begin, end) for begin, end in box
+            (begin + low, end - high) if end - begin > max(left, low + high) else (begin, end) for begin, end in box
         )
         yield box if left else tuple((begin, begin) for begin, _ in box)
 

@@ -40,7 +40,7 @@ def choose_layers(
     """Decide about every convolution of a network.
 
     Left out are stems, which read the image; heads, which make the outputs; pointwise convolutions, of which most are
-    projections whose width is given by what they are added to; and what the network does not call.
+    projections whose width is given by what they are added to; and what is not called or does not learn.
 
     Args:
         network: The network.
@@ -66,8 +66,8 @@ def choose_layers(
     choices = {}
     for name, conv in convolutions.items():
         why_not = "excluded by name" if name in excluded else _why_not(name, conv, flow)
-        if name in included and name not in excluded and name in flow.sources:
-            why_not = ""
+        if name in included and name not in excluded:
+            why_not = _impossible(name, conv, flow)
         choices[name] = LayerChoice(name, kernel_shape(conv), not why_not, why_not)
     if not any(choice.taken for choice in choices.values()):
         raise PocketError(
@@ -141,9 +141,19 @@ def _fits(names: dict[str, Convolution], patterns: Sequence[str]) -> set[str]:
     return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
-def _why_not(name: str, conv: Convolution, flow: DataFlow) -> str:
+def _impossible(name: str, conv: Convolution, flow: DataFlow) -> str:
     if name not in flow.sources:
         return "not called"
+    weight = conv._parameters.get("weight")
+    if weight is None:
+        return "weights are computed from others"
+    return "" if weight.requires_grad else "frozen: does not learn"
+
+
+def _why_not(name: str, conv: Convolution, flow: DataFlow) -> str:
+    impossible = _impossible(name, conv, flow)
+    if impossible:
+        return impossible
     if name in flow.stems:
         return "stem: reads the image"
     if name in flow.heads:
@@ -157,5 +167,5 @@ def _how(penalty: LayerPenalty, norm: str | None) -> str:
     if penalty.mode == "none":
         return f"{norm}, ignored"
     if not penalty.partner_parameters:
-        return f"{norm}, has no scale: {'kernels never die' if penalty.mode == 'unit' else 'ignored'}"
+        return f"{norm}, no scale that learns: {'kernels never die' if penalty.mode == 'unit' else 'ignored'}"
     return f"{norm}, {penalty.mode}"

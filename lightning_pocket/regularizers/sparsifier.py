@@ -13,6 +13,7 @@ from torch.optim.optimizer import Optimizer
 from lightning_pocket.errors import PocketError
 
 from .complexity import Complexity
+from .correlation import kernel_correlation
 from .kernelwise_adam import KernelwiseAdam
 from .layer import LayerPenalty
 from .step_metric import StepMetric, check_optimizer
@@ -53,6 +54,11 @@ class Sparsifier:
         Raises:
             PocketError: If the solver does not suit it.
         """
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise PocketError(
+                "model.init_args.optimizer: maximize is true, but a penalty is added to what is minimised. Set "
+                "maximize to false."
+            )
         known = isinstance(optimizer, SGD | Adam | KernelwiseAdam)
         if self.solver == "proximal":
             check_optimizer(optimizer, self.layers)
@@ -169,12 +175,13 @@ class Sparsifier:
 
     @torch.no_grad()
     def values(self) -> dict[str, dict[str, float]]:
-        """Return ``omega``, ``alive`` and, of nested groups, the ``size`` of living kernels, by layer."""
+        """Return ``omega``, ``alive``, ``correlation`` and, of nested groups, ``size`` of living kernels, by layer."""
         found = {}
         for layer, weight in zip(self.layers, self.weights(), strict=True):
             zeros = layer.zeros()
             alive = zeros < layer.groups
             values = {"omega": float((weight * layer.group_norms()).sum()), "alive": float(alive.sum())}
+            values["correlation"] = kernel_correlation(layer.kernels[alive]) or 0.0
             if layer.groups > 1:
                 values["size"] = float(layer.sizes[zeros][alive].double().mean()) if bool(alive.any()) else 0.0
             found[layer.name] = values

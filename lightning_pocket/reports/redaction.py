@@ -19,8 +19,8 @@ _ENDS = (
 _SETTING = re.compile(rf"{_ENDS}$", re.IGNORECASE)
 #: Parts of the names of environment variables whose values are secrets.
 _VARIABLE = re.compile(r"passw|_pwd|pass$|secret|token|credential|(api|access|private)_?key", re.IGNORECASE)
-#: User and password in a URL.
-_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.IGNORECASE)
+#: User and password in a URL; not the user of one whose password is hidden already.
+_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?![^/\s@'\"]*:\*\*\*@)[^/\s@'\"]+@", re.IGNORECASE)
 #: A secret on a command line or in the query of a URL: --db_password x, --hub.token=x, ?token=x.
 _GIVEN = re.compile(
     rf"(?P<name>(?:--[\w.-]*?|(?<![\w-])[\w.]*?){_ENDS})(?P<sign>=| +)(?P<value>[^\s&'\"]+)",

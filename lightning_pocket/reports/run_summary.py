@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,8 +70,18 @@ def summarize_training(run: Path) -> Summary:
     }
     held_out = manifest.get("data", {}).get("split", {}).get("test", True)
     test = [["test", f"--run_dir={run}"]] if held_out else []
+    sparse = [["shrink", str(run), f"--output={run}_shrunk"]] if _is_sparse(run) else []
     note = "" if held_out else "No case is held out for a test."
-    return Summary(rows, [*test, ["report", str(run)]], note)
+    return Summary(rows, [*test, *sparse, ["report", str(run)]], note)
+
+
+def _is_sparse(run: Path) -> bool:
+    """Whether a run has learned which kernels it can do without."""
+    log = run / "metrics.csv"
+    if not log.is_file():
+        return False
+    with log.open(encoding="utf-8", newline="") as file:
+        return "sparsity/alive" in next(csv.reader(file), [])
 
 
 def summarize_test(run: Path) -> Summary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +69,13 @@ def _fold(sequence: nn.Sequential, index: int) -> None:
     if not isinstance(norm, _NORMS) or norm.running_mean is None:
         return
     holder, key = _last(sequence, index)
-    conv = holder[key]
-    if not isinstance(conv, _CONVS):
+    conv: Any = holder[key]
+    if isinstance(conv, _CONVS):
+        holder[key] = fuse_conv_bn_eval(conv, norm)
+    elif hasattr(conv, "with_norm"):  # layers of reduced networks know how
+        holder[key] = conv.with_norm(norm)
+    else:
         return
-    holder[key] = fuse_conv_bn_eval(conv, norm)
     sequence[index + 1] = nn.Identity()
     following = sequence[index + 2] if index + 2 < len(sequence) else None
     if isinstance(following, _ACTIVATIONS):

@@ -79,6 +79,8 @@ class Sweep:
         folds: Folds of the data of the runs of each trial; the fold of the settings where there are none.
         checkpoint: Weights of each run that are tested, and whose validation counts: ``last`` or ``best``.
         metrics: Other metrics to show, named like those of objectives.
+        shrink: Whether what is zero is removed from each trained network (``pocket shrink``), and what is left is
+            tested too; then there are metrics such as ``shrunk/dice`` and ``shrunk/macs``.
         time_limit: Seconds after which `pocket sweep` begins no other trial.
         infeasible_on_out_of_memory: Whether running out of memory counts as a point that cannot be, which samplers
             avoid, instead of a failure.
@@ -100,6 +102,7 @@ class Sweep:
     folds: list[int] = field(default_factory=list)
     checkpoint: Checkpoint = "last"
     metrics: list[str] = field(default_factory=list)
+    shrink: bool = False
     time_limit: int | float | None = None
     infeasible_on_out_of_memory: bool = False
     published: list[Published] = field(default_factory=list)

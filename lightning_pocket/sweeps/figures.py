@@ -19,6 +19,7 @@ from .measures import PROFILED, TRAINED
 from .outcome import Outcome
 from .parameters import Parameter
 from .report import SweepReport, metric_title, show_measured
+from .shrunk import COSTS, PREFIX
 from .space import show_value
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Figures:
     def _objective_axis(self, index: int, with_aim: bool = False) -> Axis:
         objective = self.sweep.objectives[index]
         values = [_value(outcome, index) for outcome in self.done]
-        is_cost = objective.metric in (*PROFILED, *TRAINED)
+        is_cost = objective.metric.removeprefix(PREFIX) in (*PROFILED, *TRAINED, *COSTS)
         wide = is_cost and bool(values) and min(values) > 0 and max(values) >= _WIDE * min(values)
         label = metric_title(objective.metric)
         return Axis(f"{label} ({better(objective)})" if with_aim else label, log=wide)

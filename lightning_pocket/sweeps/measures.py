@@ -12,16 +12,17 @@ from typing import Any
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.reports.collect import RunResult, read_run
-from lightning_pocket.reports.statistics_tables import scores_of
 from lightning_pocket.studies.table import METRICS
 from lightning_pocket.studies.yaml_fields import suggest
+
+from .shrunk import PREFIX, SHRUNK, score_of, shrunk_value
 
 #: Predicted by `pocket profile`: multiply-accumulates of a patch, and the memory of a training and a prediction in MiB.
 PROFILED = ("macs", "train_mib", "infer_mib")
 #: Of the training itself: trainable parameters, milliseconds per step, seconds in all.
 TRAINED = ("parameters", "step_ms", "train_s")
 #: Every metric but those of the validation.
-KNOWN = (*METRICS, *TRAINED, *PROFILED)
+KNOWN = (*METRICS, *TRAINED, *PROFILED, *SHRUNK)
 _LOGGED = ("val/", "train/")
 
 
@@ -78,7 +79,8 @@ def check_for_task(name: str, logged: Sequence[str], classifies: bool, where: st
     """
     if name.startswith(_LOGGED) and name not in logged:
         raise PocketError(f"{where}: no metric is called {name!r}. The task logs {', '.join(logged)}.")
-    if name in METRICS and (name in ("auc", "accuracy")) != classifies:
+    score = name.removeprefix(PREFIX)
+    if score in METRICS and (score in ("auc", "accuracy")) != classifies:
         kind = "a classification has auc and accuracy" if classifies else "a segmentation has dice and the like"
         raise PocketError(f"{where}: the runs have no {name!r}; {kind}.")
 
@@ -125,8 +127,10 @@ def _value(result: RunResult, metric: str, checkpoint: str) -> float | None:
         if checkpoint == "best":  # of the tested weights, whatever the best value of this metric is
             return curve.get(result.manifest.get("best_epoch", math.nan))
         return curve[max(curve)] if curve else None
+    if metric.startswith(PREFIX):
+        return shrunk_value(result.path, metric)
     if metric in METRICS:
-        return result.mean(metric) if metric in result.scores else scores_of(result).get(metric)
+        return score_of(result, metric)
     if metric in PROFILED:
         return _profiled(result.path, metric)
     value: float | None = getattr(result, metric)

@@ -39,6 +39,8 @@ class Parameter:
         log: Whether values are drawn from the logarithm of the range.
         when: Values of earlier parameters with which this one counts; it always does without.
         short: What tables call it; by default the end of its key.
+        option: Option of ``pocket fit`` that it sets; by default its key. So two parameters that never count together
+            can set the same one.
     """
 
     type: Kind
@@ -49,6 +51,7 @@ class Parameter:
     log: bool = False
     when: dict[str, Any] = field(default_factory=dict)
     short: str = ""
+    option: str = ""
 
     def is_active(self, point: Mapping[str, Value]) -> bool:
         """Whether the parameter counts with these values of the earlier ones."""
@@ -94,7 +97,7 @@ class Parameter:
         chosen = self.choices[str(value)] if isinstance(self.choices, dict) else value
         return [str(name) for name in (chosen if isinstance(chosen, list) else [chosen])]
 
-    def option(self, value: Value) -> Option:
+    def option_value(self, value: Value) -> Option:
         """Return what an option of ``pocket fit`` is given for a value."""
         chosen = self.choices[str(value)] if isinstance(self.choices, dict) else value
         return _label(chosen)

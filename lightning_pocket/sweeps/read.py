@@ -16,6 +16,7 @@ from lightning_pocket.studies.yaml_fields import checked_fields, suggest
 from .definition import STATE, WHEN, Direction, Objective, Published, Sweep
 from .measures import check_metric
 from .samplers import Pruner, Sampler, check_constrained, check_pruner, check_sampler
+from .shrunk import PREFIX
 from .space import read_space
 
 
@@ -138,6 +139,12 @@ def _check_objectives(sweep: Sweep, where: str) -> None:
         if objective.direction not in get_args(Direction):
             raise PocketError(f"{place}: direction is {objective.direction!r}, expected maximize or minimize.")
         check_metric(objective.metric, place)
+    wanted = [*(entry.metric for entry in sweep.objectives), *sweep.metrics]
+    unmade = [metric for metric in wanted if metric.startswith(PREFIX) and not sweep.shrink]
+    if unmade:
+        raise PocketError(
+            f"{where}: {unmade[0]} is of shrunk networks, which the study does not make; set shrink: true."
+        )
     if len({entry.metric for entry in sweep.objectives}) < len(sweep.objectives):
         raise PocketError(f"{where}: objectives names a metric twice.")
     for metric in sweep.metrics:
@@ -158,11 +165,11 @@ def _check_numbers(sweep: Sweep, where: str) -> None:
 def _check_options(sweep: Sweep, where: str) -> None:
     """Refuse options that two places give, or that the study sets itself."""
     ours = ("run_dir", "fresh", "seed_everything", *(["data.init_args.split.fold"] if sweep.folds else []))
-    for name in (*sweep.options, *sweep.space.parameters):
+    for name in (*sweep.options, *sweep.space.set_options):
         if name in ours:
             raise PocketError(f"{where}: {name} is set for each run by the study; leave it out.")
     for name in sweep.options:
-        if name in sweep.space.parameters:
+        if name in sweep.space.set_options:
             raise PocketError(f"{where}: {name} is in options and in space; leave one out.")
     for name in sweep.space.parameters:
         if name in (*STATE, *WHEN, *sweep.measured):

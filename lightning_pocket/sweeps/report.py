@@ -19,10 +19,13 @@ from .definition import STATE, WHEN, Published, Sweep
 from .measures import Measured
 from .outcome import Outcome, best
 from .runs import TrialRuns
+from .shrunk import PREFIX
 from .space import show_value
 
 _NAMES = {"parameters": "parameters", "macs": "MACs", "train_mib": "training (MiB)", "infer_mib": "inference (MiB)",
-          "step_ms": "step (ms)", "train_s": "training (s)"}  # fmt: skip
+          "step_ms": "step (ms)", "train_s": "training (s)", "macs_formula": "MACs (10)",
+          "time_ratio": "time, share of before"}  # fmt: skip
+_COUNTS = ("parameters", "macs", "macs_formula")
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,8 @@ def show_measured(measured: Measured | None, metric: str) -> str:
     """Return a metric of a trial for people: mean ± standard deviation, over runs, or over the cases of one."""
     if measured is None:
         return ""
-    if metric in ("parameters", "macs"):
+    metric = metric.removeprefix(PREFIX)
+    if metric in _COUNTS:
         return f"{measured.mean:,.0f}"
     form = METRICS.get(metric_of(metric) or metric, ("", ".4g"))[1]
     spread = measured.spread
@@ -182,4 +186,5 @@ def _measured_record(metric: str, measured: Measured | None) -> dict[str, Any]:
 
 def metric_title(metric: str) -> str:
     """Return what readers call a metric, such as ``training (MiB)``."""
-    return _NAMES.get(metric) or metric_name(metric)
+    own = metric.removeprefix(PREFIX)
+    return f"{_NAMES.get(own) or metric_name(own)}{', shrunk' if own != metric else ''}"

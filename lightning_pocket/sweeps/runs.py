@@ -17,6 +17,7 @@ from lightning_pocket.studies.jobs import Job
 from .definition import Sweep
 from .measures import PROFILED, profile_table
 from .parameters import Point
+from .shrunk import is_shrunk, shrunk_run
 
 _QUIET = "--trainer.enable_progress_bar=false"
 _CALLBACK = "lightning_pocket.callbacks.SweepPruning"
@@ -108,6 +109,8 @@ class TrialRuns:
                 found.append([*self._fit(run, options), *self._wandb_options(run), _QUIET, *pruned])
             if not (trained and is_tested(run, self.sweep.checkpoint)):
                 found.append([*self._test(run), _QUIET])
+            if self.sweep.shrink:
+                found += self._shrink(run, trained and not everything)
             if self._is_profiled and (everything or not profile_table(run).is_file()):
                 found.append(["profile", str(run), f"--output={profile_table(run).parent}"])
         return found
@@ -130,7 +133,10 @@ class TrialRuns:
 
     def is_done(self) -> bool:
         """Whether every run is trained, and tested with the weights of that training."""
-        return all(RunFolder(run).finished and is_tested(run, self.sweep.checkpoint) for run in self.runs)
+        return all(
+            RunFolder(run).finished and is_tested(run, self.sweep.checkpoint) and not self._shrink(run, True)
+            for run in self.runs
+        )
 
     @property
     def _is_profiled(self) -> bool:
@@ -141,6 +147,24 @@ class TrialRuns:
 
     def _test(self, run: Path) -> list[str]:
         return ["test", f"--run_dir={run}", f"--ckpt_path={self.sweep.checkpoint}"]
+
+    def _shrink(self, run: Path, trained: bool) -> list[list[str]]:
+        """Return the commands that shrink the network of a run and test what is left, as far as they are due.
+
+        Args:
+            run: The run folder.
+            trained: Whether the network is the one that may have been shrunk already.
+        """
+        if not self.sweep.shrink:
+            return []
+        made, checkpoint = shrunk_run(run), run / "checkpoints" / f"{self.sweep.checkpoint}.ckpt"
+        is_made = trained and is_shrunk(made, checkpoint)
+        found = [] if is_made else [["shrink", str(checkpoint), f"--output={made}", "--fresh=true"]]
+        return (
+            found
+            if is_made and is_tested(made, "last")
+            else [*found, ["test", f"--run_dir={made}", "--ckpt_path=last", _QUIET]]
+        )
 
     def _wandb_options(self, run: Path) -> list[str]:
         """Return what a W&B logger is told, apart from what the settings say themselves."""

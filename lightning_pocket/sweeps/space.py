@@ -83,12 +83,21 @@ class Space:
     def options(self, point: Point) -> dict[str, Option]:
         """Return the options of ``pocket fit`` of a point."""
         chosen = {key: (self.parameters[key], value) for key, value in point.items()}
-        return {key: entry.option(value) for key, (entry, value) in chosen.items() if entry.type != "config"}
+        return {
+            entry.option or key: entry.option_value(value)
+            for key, (entry, value) in chosen.items()
+            if entry.type != "config"
+        }
 
     @cached_property
     def short(self) -> dict[str, str]:
         """What tables call each parameter."""
         return short_names(list(self.parameters), {name: entry.short for name, entry in self.parameters.items()})
+
+    @property
+    def set_options(self) -> list[str]:
+        """Options of ``pocket fit`` that parameters set, and the names of those that choose configs."""
+        return [entry.option or name for name, entry in self.parameters.items()]
 
     def show(self, point: Point) -> str:
         """Return a point for people, such as ``doublings=3, lr=0.001``."""

@@ -163,6 +163,15 @@ class BaseTask(LightningModule):
         """Names of every metric that the task logs, so that monitors can be checked before the first batch."""
 
     @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        recorded = self.network.recorded()
+        if recorded:  # in copies: the settings of the run stay as they were given
+            settings = dict(checkpoint["hyper_parameters"])
+            entry = dict(settings["network"])
+            settings["network"] = entry | {"init_args": dict(entry["init_args"]) | recorded}
+            checkpoint["hyper_parameters"] = settings
+
+    @override
     def configure_model(self) -> None:
         self.runner.prepare()  # before a strategy wraps the network
 

@@ -48,6 +48,7 @@ def load_task(path: str | Path) -> BaseTask:
     Raises:
         PocketError: If the file is absent or not a checkpoint of this program.
     """
+    import lightning_pocket.compact
     import lightning_pocket.losses
     import lightning_pocket.networks  # noqa: F401 (only classes that are imported may be rebuilt)
 
