@@ -15,7 +15,7 @@ from lightning_pocket.networks.base import Network
 from lightning_pocket.reports.activation_page import ChannelMeans
 from lightning_pocket.run_folder import RunFolder
 from lightning_pocket.tasks import BaseTask, SegmentationTask, load_task
-from lightning_pocket.tasks.start import head_layers
+from lightning_pocket.tasks.head import head_layers
 
 from .run_data import load_data
 
@@ -24,7 +24,7 @@ class HeadInputs:
     """Maps images to the features that the head of a network turns into logits.
 
     Args:
-        network: Any network; its head is what :func:`~lightning_pocket.tasks.start.head_layers` finds.
+        network: Any network; its head is what :func:`~lightning_pocket.tasks.head.head_layers` finds.
     """
 
     def __init__(self, network: Network) -> None:

@@ -152,11 +152,6 @@ class BaseTask(LightningModule):
         if self.distillation is not None:
             self.distillation.leave_idle(self.parameters())
 
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.distillation is not None:
-            checkpoint["distillation"] = self.distillation.record
-
     @property
     @abstractmethod
     def metric_names(self) -> list[str]:
@@ -170,6 +165,8 @@ class BaseTask(LightningModule):
             entry = dict(settings["network"])
             settings["network"] = entry | {"init_args": dict(entry["init_args"]) | recorded}
             checkpoint["hyper_parameters"] = settings
+        if self.distillation is not None:
+            checkpoint["distillation"] = self.distillation.record
 
     @override
     def configure_model(self) -> None:
