@@ -8,8 +8,8 @@ from typing import Any
 #: Raises ``Misfit`` where a value is not what it should be.
 Check = Callable[[Any], None]
 
-MOST = 2**16
-_MOST_LENGTH = 2**16
+MOST = 2**22
+_MOST_LENGTH = MOST
 
 
 class Misfit(ValueError):  # noqa: N818 (a finding, which the reader of the file turns into an error)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .activations import ACTIVATIONS
 from .graph import Node
-from .reading import CannotReduceError, Reading, adaptive_pool, average_pool, flatten, max_pool, upsample
+from .reading import CannotReduceError, Reading, adaptive_pool, average_pool, flatten, max_pool, shuffle, take, upsample
 
 
 class Extent(int):
@@ -203,6 +203,12 @@ def _pad(source: Node, pad: Sequence[int], mode: str = "constant", value: float 
     return Reading("extend", (source,))
 
 
+def _narrow(source: Node, dim: int, start: int, length: int) -> Reading:
+    if dim % len(source.shape) != 1:
+        raise CannotReduceError(f"narrow along axis {dim}; expected the channels, 1")
+    return take(source, range(source.channels)[start:][:length])
+
+
 def _zeros_like(source: Node, **options: Any) -> Reading:
     if any(value is not None for value in options.values()):
         raise CannotReduceError("zeros_like of another type")
@@ -260,6 +266,9 @@ _FUNCTIONS: dict[str, Callable[..., Reading | Node]] = {
     "getitem": _every_voxel,
     "pad": _pad,
     "expand": _expand,
+    "narrow": _narrow,
+    "channel_shuffle": shuffle,
+    "native_channel_shuffle": shuffle,
     "zeros_like": _zeros_like,
     "flatten": _flatten,
     "view": _view,

@@ -107,6 +107,10 @@ def _wanted_of(node: Node, index: int, wanted: Tensor) -> Tensor:
         return by_group(wanted, node.inputs[0].channels).any(1)
     if node.op == "extend":
         return wanted[: node.inputs[0].channels]
+    if node.op == "take":
+        read = torch.zeros(node.inputs[0].channels, dtype=torch.bool)
+        read[node.settings["channels"]] = wanted
+        return read
     if node.op == "zeros" or (node.op in ("resize_like", "expand_like") and index == 1):
         return torch.zeros(node.inputs[index].channels, dtype=torch.bool)  # only the size is looked at
     return wanted
@@ -180,6 +184,10 @@ def _extend(node: Node, source: Channels) -> Channels:
     return Channels(*(torch.cat([field, field.new_zeros(node.channels - len(field))]) for field in fields))
 
 
+def _take(node: Node, source: Channels) -> Channels:
+    return Channels(*(field[node.settings["channels"]] for field in (source.live, source.varies, source.value)))
+
+
 def _zeros(node: Node, _: Channels) -> Channels:
     none = torch.zeros(node.channels, dtype=torch.bool)
     return Channels(none, none, torch.zeros(node.channels, dtype=torch.float64))
@@ -220,6 +228,7 @@ _RULES: dict[str, Callable[..., Channels]] = {
     "flatten": _flatten,
     "zeros": _zeros,
     "extend": _extend,
+    "take": _take,
     "add": _add,
     "concat": _concat,
 }

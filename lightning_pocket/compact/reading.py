@@ -14,13 +14,14 @@ Operations, with C the channels of the result:
 ``flatten``                                spatial axes joined, with or without the channels
 ``zeros``                                  0, in the size of another result
 ``extend``                                 channels of zeros behind those of a result
+``take``                                   some channels of a result, or all in another order
 ``add``, ``concat``                        several results
 ========================================== =============================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,6 +211,17 @@ def flatten(source: Node, start: int, end: int = -1) -> Reading:
     return Reading("flatten", (source,), {"start": start})
 
 
+def shuffle(source: Node, groups: int) -> Reading:
+    """Return the interleaving of the channels of some groups."""
+    per_group = source.channels // groups
+    return take(source, [member + group * per_group for member in range(per_group) for group in range(groups)])
+
+
+def take(source: Node, channels: Sequence[int]) -> Reading:
+    """Return some channels of a result, each at most once."""
+    return Reading("take", (source,), {"channels": list(channels)})
+
+
 def _max_pool(module: Any, source: Node) -> Reading:
     if module.return_indices:
         raise CannotReduceError(f"{type(module).__name__} with return_indices")
@@ -267,4 +279,5 @@ _READERS: list[tuple[Any, Callable[[Any, Node], Reading | Node]]] = [
     (tuple(_ADAPTIVE), _adaptive_pool),
     (nn.Upsample, _upsample),
     (nn.Flatten, _flatten),
+    (nn.ChannelShuffle, lambda module, source: shuffle(source, module.groups)),
 ]

@@ -18,6 +18,7 @@ from .liveness import Channels
 #: Operations with the spatial size of their first input.
 _SAME_SIZE = (
     *("batch_norm", "instance_norm", "prelu", "activation", "scale", "dropout", "add", "concat", "zeros", "extend"),
+    "take",
 )  # fmt: skip
 
 
@@ -165,6 +166,11 @@ class _Rebuild:
         order, source = self._along(node, kept)  # what is added is zero, and nobody carries it
         return source, order
 
+    def _take(self, node: Node, kept: list[int]) -> tuple[str, list[int]]:
+        place = {node.settings["channels"][channel]: channel for channel in kept}
+        order = [channel for channel in self.carried[node.inputs[0]][1] if channel in place]
+        return self._source(node.inputs[0], order), [place[channel] for channel in order]  # another order is free
+
     def _like(self, node: Node, kept: list[int]) -> tuple[str, list[int]]:
         order, source = self._along(node, kept)
         return self._emit(node.name, node.op, [source, self._size(node.inputs[1])], node.settings), order
@@ -243,6 +249,7 @@ _RULES: dict[str, Callable[[_Rebuild, Node, list[int]], tuple[str, list[int]]]] 
     "adaptive_pool": _Rebuild._plain,
     "upsample": _Rebuild._plain,
     "extend": _Rebuild._extend,
+    "take": _Rebuild._take,
     "reduce": _Rebuild._plain,
     "resize_like": _Rebuild._like,
     "expand_like": _Rebuild._like,

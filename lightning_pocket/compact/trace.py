@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -182,6 +183,8 @@ class _Tracer(fx.Tracer):
         if kind not in ("call_function", "call_method"):
             raise CannotReduceError(f"the operation {target}")
         name = str(getattr(target, "__name__", target))
+        if name in ("chunk", "split", "tensor_split"):
+            return self._parts(name, target, args, kwargs)
         reading = read_function(name, _nodes(args), _nodes(kwargs))
         if isinstance(reading, Node):
             return args[0]
@@ -189,6 +192,19 @@ class _Tracer(fx.Tracer):
         recorded = super().create_proxy(kind, target, args, kwargs, *more, **names)
         own = name.rstrip("_") if target is not operator.iadd else "add"
         return self._record(recorded, self._node(f"{self.place}.{own}".lstrip("."), reading, value), value)
+
+    def _parts(self, name: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, ...]:
+        """Record a division into parts, each as a range of channels."""
+        value = self._compute(getattr(torch.Tensor, target) if isinstance(target, str) else target, args, kwargs)
+        axis = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+        if axis % args[0].ndim != 1 or sum(part.shape[1] for part in value) != args[0].shape[1]:
+            raise CannotReduceError(f"{name} along axis {axis}; expected the channels, 1")
+        ends = list(accumulate(part.shape[1] for part in value))
+        starts = [0, *ends[:-1]]
+        return tuple(
+            self.create_proxy("call_function", torch.narrow, (args[0], 1, start, end - start), {})
+            for start, end in zip(starts, ends, strict=True)
+        )
 
     def _layer(self, m: nn.Module, path: str | None, args: Any, kwargs: Any) -> Any:
         inputs = _nodes([*args, *kwargs.values()])

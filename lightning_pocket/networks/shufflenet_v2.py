@@ -133,9 +133,7 @@ class ShuffleBlock(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         left, right = x.chunk(2, dim=1) if self.divides else (x, x)
-        joined = torch.cat([self.branch1(left), self.branch2(right)], dim=1)
-        halves: Tensor = torch.unflatten(joined, 1, (2, -1))
-        return halves.transpose(1, 2).flatten(1, 2)
+        return torch.channel_shuffle(torch.cat([self.branch1(left), self.branch2(right)], dim=1), 2)
 
 
 def _unit(conv: nn.Module, channels: int, layers: LayerFactory, spatial_dims: int) -> nn.Sequential:
