@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several tests at once: one thread each, or they get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lightning_pocket import launch
 from lightning_pocket.cli import main
 from lightning_pocket.commands.prepare import prepare
 
@@ -176,9 +174,9 @@ def wandb_service(wandb_machine, monkeypatch):  # noqa: ARG001 (before the servi
 def stand_in(tmp_path, monkeypatch):
     """Let a program stand for the trainings of a study, in a folder of the test's own."""
     import sweep_stand_in  # needs optuna
+    from started import tied
 
-    program = [sys.executable, str(Path(sweep_stand_in.__file__))]
-    monkeypatch.setattr(launch, "program", lambda: program)
+    monkeypatch.setattr("lightning_pocket.studies.jobs.start_tied", tied("sweep_stand_in:main"))
     monkeypatch.setattr("lightning_pocket.sweeps.start.resolve", sweep_stand_in.resolve)
     monkeypatch.setenv("STAND_IN", str(tmp_path))
     monkeypatch.delenv("POCKET_SWEEP_STORAGE", raising=False)

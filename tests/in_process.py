@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import IO, Any
 from unittest import mock
@@ -15,10 +15,14 @@ from lightning_pocket.sweeps import resolve_process
 
 
 @contextlib.contextmanager
-def in_this_process() -> Iterator[None]:
-    """Let ``pocket`` commands that are started meanwhile run here, one after the other, with the output they had."""
+def in_this_process(start: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Let ``pocket`` commands that are started meanwhile run here, one after the other, with the output they had.
+
+    Args:
+        start: Starts the trainings of a study, in the place of ``start_tied``.
+    """
     with (
-        mock.patch("lightning_pocket.studies.jobs.start_tied", _start),
+        mock.patch("lightning_pocket.studies.jobs.start_tied", start or _start),
         mock.patch("lightning_pocket.studies.run_settings.subprocess", SimpleNamespace(run=_run)),
         mock.patch("lightning_pocket.studies.table_runs.run_tied", _status),
         mock.patch("lightning_pocket.sweeps.resolve.subprocess", SimpleNamespace(run=_run)),

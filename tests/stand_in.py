@@ -12,18 +12,23 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import yaml
+from started import tied
 
 from lightning_pocket.cli import main as pocket
 from lightning_pocket.launch import end_with_parent
 from lightning_pocket.reports.tested import record_test, state_of
 
-HOME = Path(os.environ["STAND_IN"])
+
+def home():
+    return Path(os.environ["STAND_IN"])
 
 
 def note(text):
-    with (HOME / "log").open("a") as file:
+    with (home() / "log").open("a") as file:
         file.write(f"{text} {os.getpid()}\n")
 
 
@@ -33,7 +38,7 @@ def value(name):
 
 def fit(settings, run, fold):
     note(f"fit {fold}")
-    seconds = HOME / f"seconds_{fold}"
+    seconds = home() / f"seconds_{fold}"
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     settings["data"]["init_args"]["split"]["fold"] = int(fold)
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -41,7 +46,7 @@ def fit(settings, run, fold):
     end = time.monotonic() + (float(seconds.read_text()) if seconds.is_file() else 0)
     while seconds.is_file() and time.monotonic() < end:
         time.sleep(0.02)
-    if (HOME / f"fails_{fold}").exists():
+    if (home() / f"fails_{fold}").exists():
         sys.stderr.write("pocket: error: the loss is not a number\n")
         raise SystemExit(1)
     (run / "checkpoints" / "last.ckpt").write_text("weights")
@@ -54,7 +59,7 @@ def fit(settings, run, fold):
 def test(run):
     fold = run.name.removeprefix("fold_")
     note(f"test {fold}")
-    with (HOME / "tested.csv").open(newline="") as file:
+    with (home() / "tested.csv").open(newline="") as file:
         cases = [row["subject"] for row in csv.DictReader(file) if row["fold"] == fold]
     (run / "test").mkdir(exist_ok=True)
     rows = "".join(f"{subject},0.{subject[-1]},{subject[-1]}\n" for subject in cases)
@@ -63,18 +68,21 @@ def test(run):
     record_test(run, state_of(run, {}) | tested)
 
 
-if __name__ == "__main__":
+def print_config(*_, **__):
+    return SimpleNamespace(returncode=0, stdout=(home() / "settings.yaml").read_text(), stderr="")
+
+
+def main():
     end_with_parent()
     command = sys.argv[1]
-    if command not in {"fit", "test"}:
-        import lightning_pocket.launch
-
-        lightning_pocket.launch.program = lambda: [sys.executable, __file__]
-        pocket(sys.argv[1:])
-    elif "--print_config" in sys.argv:
-        sys.stdout.write((HOME / "settings.yaml").read_text())
-    elif command == "fit":
-        settings = yaml.safe_load((HOME / "settings.yaml").read_text())
+    if command == "fit":
+        settings = yaml.safe_load((home() / "settings.yaml").read_text())
         fit(settings, Path(value("run_dir")), value("data.init_args.split.fold"))
-    else:
+    elif command == "test":
         test(Path(value("run_dir")))
+    else:
+        with (
+            mock.patch("lightning_pocket.studies.jobs.start_tied", tied("stand_in:main")),
+            mock.patch("lightning_pocket.studies.run_settings.subprocess", SimpleNamespace(run=print_config)),
+        ):
+            pocket()

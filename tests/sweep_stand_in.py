@@ -13,15 +13,16 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import yaml
+from started import tied
 
 from lightning_pocket.cli import main as pocket
 from lightning_pocket.launch import end_with_parent
 from lightning_pocket.reports.tested import record_test, state_of
 from lightning_pocket.run_folder import RunFolder
 
-HOME = Path(os.environ.get("STAND_IN", "."))
 #: A study for it: ``x`` and ``y`` are what the score is made of.
 GRID = {
     "title": "Grid",
@@ -35,8 +36,12 @@ GRID = {
 SETTINGS = {"model": {"init_args": {}}, "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": 1}}
 
 
+def home():
+    return Path(os.environ["STAND_IN"])
+
+
 def note(text):
-    with (HOME / "log").open("a", encoding="utf-8") as file:
+    with (home() / "log").open("a", encoding="utf-8") as file:
         file.write(f"{text} {os.getpid()}\n")
 
 
@@ -68,14 +73,14 @@ def fit(run, given, options):
 
 def train(run, given, options):
     note(f"fit {run.parent.name}/{run.name}")
-    seconds = HOME / "seconds"
+    seconds = home() / "seconds"
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     (run / "manifest.json").write_text(json.dumps({"finished": False, "epochs": 0}), encoding="utf-8")
     end = time.monotonic() + (float(seconds.read_text(encoding="utf-8")) if seconds.is_file() else 0)
     while seconds.is_file() and time.monotonic() < end:
         time.sleep(0.02)
-    fails = (HOME / "fails").read_text(encoding="utf-8").splitlines() if (HOME / "fails").is_file() else []
+    fails = (home() / "fails").read_text(encoding="utf-8").splitlines() if (home() / "fails").is_file() else []
     for option, _, said in (line.partition(" ") for line in fails):
         if option in options:
             sys.stderr.write(f"pocket: error: {said}\n")
@@ -127,7 +132,7 @@ def test(run, checkpoint):
     record_test(run, state_of(run, {}) | {"checkpoint": checkpoint, "largest_component": False, "changed": ""})
 
 
-if __name__ == "__main__":
+def main():
     end_with_parent()
     command, *rest = sys.argv[1:]
     given = values(rest)
@@ -140,9 +145,8 @@ if __name__ == "__main__":
     elif command == "profile":
         profile(Path(given["output"]))
     else:
-        import lightning_pocket.launch
-        import lightning_pocket.sweeps.start
-
-        lightning_pocket.launch.program = lambda: [sys.executable, __file__]
-        lightning_pocket.sweeps.start.resolve = resolve
-        pocket(sys.argv[1:])
+        with (
+            mock.patch("lightning_pocket.studies.jobs.start_tied", tied("sweep_stand_in:main")),
+            mock.patch("lightning_pocket.sweeps.start.resolve", resolve),
+        ):
+            pocket()

@@ -94,8 +94,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "backbone": "mobilenet_v2",
         "downsample": "strided_conv",
         "pool": "mean",
+        "widths": WidthSchedule(base=4),
     },
     "separable": {
+        "widths": WidthSchedule(base=4),
         "layers": LayerFactory(conv=SeparableConv()),
         "block": DenseBlock(),
         "checkpoint_levels": 2,
@@ -105,23 +107,36 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("cls", NETWORKS, ids=lambda cls: cls.__name__)
-def test_networks_of_the_package(cls: Any, setting: str, dims: int) -> None:
-    if cls.__name__ == "DeepLabV3Plus" and (setting == "pocket" or (dims == 3 and setting != "lighter")):
-        pytest.skip("has no such setting, or is the same code at twice the time")
-    torch.manual_seed(1)
-    given = {"in_channels": 2, "out_channels": 2, "spatial_dims": dims, "depth": 2, "width": 0.05} | SETTINGS[setting]
+def arguments(cls: Any, setting: str) -> dict[str, Any]:
+    """Return those of the settings that a network has."""
+    given = {"in_channels": 2, "out_channels": 2, "depth": 2, "width": 0.05, "hidden": 16} | SETTINGS[setting]
     if cls.__name__ == "FCN":
         given["widths"] = WidthSchedule(base=3, doublings=1 if setting == "full" else 0)
     if cls.__name__ == "BasicResNet":  # whose shortcuts skip voxels and add channels of zeros, or project
         given |= {"stride": 2, "shortcut": "project" if setting == "lighter" else "pad"}
-    network = cls(**{key: value for key, value in given.items() if key in inspect.signature(cls).parameters})
-    network = network.double().eval()
+    return {key: value for key, value in given.items() if key in inspect.signature(cls).parameters}
+
+
+#: Settings of which a network has nothing would make the network of the settings before.
+CASES = [
+    pytest.param(cls, setting, dims, id=f"{cls.__name__}-{setting}-{dims}")
+    for cls in NETWORKS
+    if cls is not networks.ShuffleNetV2
+    for dims in (2, 3)
+    for position, setting in enumerate(SETTINGS)
+    if all(arguments(cls, setting) != arguments(cls, before) for before in list(SETTINGS)[:position])
+]
+
+
+@pytest.mark.parametrize(("cls", "setting", "dims"), CASES)
+def test_networks_of_the_package(cls: Any, setting: str, dims: int) -> None:
+    if cls.__name__ == "DeepLabV3Plus" and dims == 3 and setting != "lighter":
+        pytest.skip("the same code at twice the time")
+    torch.manual_seed(1)
+    network = cls(spatial_dims=dims, **arguments(cls, setting)).double().eval()
     draw_statistics(network)
     kill(network, 0.3)
-    times = 1 if max(network.divisor) > 8 else 2
+    times = 1 if max(network.divisor) > 8 and cls is not networks.AlexNet else 2
     sizes = [[(times + (axis == longer)) * step for axis, step in enumerate(network.divisor)] for longer in (0, 1)]
     reduction = reduce_network(network, (2, *sizes[0]))
     for size in sizes:
@@ -129,6 +144,12 @@ def test_networks_of_the_package(cls: Any, setting: str, dims: int) -> None:
     assert reduction.network.divisor == network.divisor
     assert isinstance(reduction.network, networks.Classifier) == isinstance(network, networks.Classifier)
     assert parameters(reduction.network) < parameters(network)
+
+
+def test_channels_that_are_shuffled_are_refused() -> None:
+    network = networks.ShuffleNetV2(1, 2, stem="cifar")
+    with pytest.raises(PocketError, match=r"^stage2\.0: the operation unflatten \(it mixes channels"):
+        reduce_network(network, (1, 8, 8))
 
 
 def test_everything_alive_changes_nothing() -> None:

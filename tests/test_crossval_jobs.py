@@ -6,13 +6,12 @@ import os
 import shlex
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from started import Started
 
 from lightning_pocket.errors import PocketError
 from lightning_pocket.locks import FileLock
@@ -22,7 +21,8 @@ from lightning_pocket.studies.crossval import Plan
 from lightning_pocket.studies.jobs import environments, places, visible_devices
 from lightning_pocket.studies.out_of_fold import collect
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+#: What `pocket crossval` imports.
+IMPORTS = ("lightning_pocket.studies.crossval", "lightning_pocket.studies.jobs")
 FOLDS = "subject,fold,split,group\n" + "".join(f"case_{n},{n % 3},,\n" for n in range(7))
 
 
@@ -45,16 +45,8 @@ def start(home, tmp_path):
     processes = []
 
     def run(*options, folder=tmp_path / "out"):
-        command = [sys.executable, str(STAND_IN), "crossval", f"--run_dir={folder}", *options]
-        environment = os.environ | {"STAND_IN": str(home), "PYTHONIOENCODING": "utf-8"}
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            start_new_session=True,
-        )
+        command = ["crossval", f"--run_dir={folder}", *options]
+        process = Started("stand_in:main", command, env=os.environ | {"STAND_IN": str(home)}, imports=IMPORTS)
         processes.append(process)
         return process
 
@@ -277,14 +269,13 @@ def test_two_processes_that_start_over_share_the_work(start, home, tmp_path):
         time.sleep(0.02)
         assert first.poll() is None
     second = start("--fresh")
-    said = []
-    while not said or "works on it" not in said[-1]:
-        said.append(second.stdout.readline())
-        assert said[-1], said
+    while "works on it" not in (said := second.read()[0]):
+        time.sleep(0.02)
+        assert second.poll() is None
     (home / "seconds_1").unlink()
     finish(second)
     finish(first)
-    assert said[0] == "fold 0: is trained and tested\n"
+    assert said.startswith("fold 0: is trained and tested\n")
     assert sorted(event[1] for event in noted(home)[before:] if event[0] == "fit") == ["0", "1", "2"]
     assert len(rows(tmp_path / "out")) == 7
     before = len(noted(home))

@@ -17,6 +17,10 @@ GOLDEN = json.loads((ROOT / "tests" / "golden" / "networks.json").read_text(enco
 NETWORKS = sorted(path.stem for path in (ROOT / "configs" / "networks").glob("*.yaml"))
 
 
+def shipped(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "configs" / "networks" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 def adjusts_the_network(path: Path) -> bool:
     """Tell presets that change settings of any network from those that choose one, or leave it alone."""
     network = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}).get("init_args", {}).get("network")
@@ -139,13 +143,39 @@ MISFITS = {
 }
 #: To take another network instead of a classifier is nothing that a preset is for.
 CHOOSING = [preset for preset in PRESETS if "class_path" in network_overlay(preset)]
-PAIRS = [p for p in product(NETWORKS, PRESETS) if p not in MISFITS | {*product([*FLAT, "vgg16"], CHOOSING)}]
+
+
+def set_by(overlay: dict[str, Any], prefix: str = "") -> set[str]:
+    """Return the settings of a network that a preset gives values to, and the classes that it chooses."""
+    found = set()
+    for key, value in overlay.items():
+        if isinstance(value, dict) and value:
+            found |= set_by(value, f"{prefix}{key}.")
+        else:
+            found.add(f"{prefix}{key} {value if key == 'class_path' else ''}")
+    return found
+
+
+#: Presets that set the same to other values suit the same networks: one of each kind is tried on every network, or on
+#: every class of networks where it chooses another; the others on the first, the second, ... of those that it suits.
+KINDS: dict[frozenset[str], list[str]] = {}
+for preset in PRESETS:
+    KINDS.setdefault(frozenset(set_by(network_overlay(preset))), []).append(preset)
+CLASSES = {shipped(name)["class_path"]: name for name in reversed(NETWORKS)}
+UNSUITED = MISFITS | {*product([*FLAT, "vgg16"], CHOOSING)}
+PAIRS = []
+for first, *others in KINDS.values():
+    suited = [name for name in NETWORKS if (name, first) not in UNSUITED]
+    PAIRS += [(name, first) for name in suited if first not in CHOOSING or name in CLASSES.values()]
+    for position, preset in enumerate(others):
+        suited = [name for name in NETWORKS if (name, preset) not in UNSUITED]
+        PAIRS += sorted((name, preset) for name in {suited[position % len(suited)], "unet"})
 
 
 @pytest.mark.parametrize(("name", "preset"), PAIRS)
 def test_every_preset_suits_every_network_and_survives_a_dump(name: str, preset: str) -> None:
     config = parser().parse_args(arguments(name, preset))
     again = parser().parse_string(parser().dump(config))
+    assert again.clone(with_meta=False) == config.clone(with_meta=False)
     with torch.device("meta"):
-        first, second = (parser().instantiate(c).holder.network for c in (config, again))
-    assert repr(first) == repr(second)
+        assert parameters(parser().instantiate(config).holder.network) > 0

@@ -19,6 +19,7 @@ import pytest
 import sweep_stand_in
 import yaml
 from command_server import CommandServer
+from started import Started
 from sweep_stand_in import GRID
 
 pytest.importorskip(
@@ -35,7 +36,6 @@ from lightning_pocket.sweeps.start import Request, open_study
 from lightning_pocket.sweeps.study_storage import JOURNAL
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-STAND_IN = Path(__file__).with_name("sweep_stand_in.py")
 TEXT = {"source": "A paper, Table 2", "notes": ["The numbers are made up."]}
 OPTIONS = {"headless", "no-sandbox", "disable-gpu", "no-first-run", "virtual-time-budget=15000", "dump-dom"}
 
@@ -297,15 +297,14 @@ def test_what_is_missing_is_one_line(fails, monkeypatch):
 @pytest.mark.e2e
 def test_a_worker_is_not_disturbed(tmp_path):
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID | {"trials": 4}), encoding="utf-8")
-    environment = {**os.environ, "STAND_IN": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(STAND_IN), "sweep", "grid.yaml", "--output=study", "--jobs=2"]
+    command = ["sweep", "grid.yaml", "--output=study", "--jobs=2"]
     rounds = 0
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as worker:
-        while worker.poll() is None:
-            if Path("study/study.json").is_file():
-                Attachments(open_study(Path("study"), None)[0], 8).refresh()
-                rounds += 1
-            time.sleep(0.01)
+    worker = Started("sweep_stand_in:main", command, env=os.environ | {"STAND_IN": str(tmp_path)})
+    while worker.poll() is None:
+        if Path("study/study.json").is_file():
+            Attachments(open_study(Path("study"), None)[0], 8).refresh()
+            rounds += 1
+        time.sleep(0.01)
     assert worker.returncode == 0
     assert rounds > 5
     study, _ = open_study(Path("study"), None)

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import postgresql_server
 import pytest
 import sweep_stand_in
 import yaml
+from started import tied
 from sweep_stand_in import GRID
 from test_sweep_workers import Workers, is_alive
 
-from lightning_pocket import launch
 from lightning_pocket.errors import PocketError
 from lightning_pocket.sweeps.outcome import outcomes
 from lightning_pocket.sweeps.start import open_study
@@ -218,7 +217,7 @@ def test_workers_wait_for_the_one_that_makes_the_tables_but_not_for_ever(workers
 def in_this_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STAND_IN", str(tmp_path))
-    monkeypatch.setattr(launch, "program", lambda: [sys.executable, str(Path(sweep_stand_in.__file__))])
+    monkeypatch.setattr("lightning_pocket.studies.jobs.start_tied", tied("sweep_stand_in:main"))
     monkeypatch.setattr("lightning_pocket.sweeps.start.resolve", sweep_stand_in.resolve)
     Path("grid.yaml").write_text(yaml.safe_dump(GRID), encoding="utf-8")
 

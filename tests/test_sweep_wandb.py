@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import sweep_stand_in
 import yaml
+from started import tied
 from sweep_stand_in import GRID
 
-from lightning_pocket import launch
 from lightning_pocket.cli import main
 from lightning_pocket.sweeps.outcome import outcomes
 from lightning_pocket.sweeps.read import read_sweep
@@ -49,7 +49,7 @@ def test_a_study_with_wandb_tells_each_run_of_its_trial(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("POCKET_SWEEP_STORAGE", raising=False)
     monkeypatch.setenv("STAND_IN", str(tmp_path))
-    monkeypatch.setattr(launch, "program", lambda: [sys.executable, str(Path(sweep_stand_in.__file__))])
+    monkeypatch.setattr("lightning_pocket.studies.jobs.start_tied", tied("sweep_stand_in:main"))
     monkeypatch.setattr("lightning_pocket.sweeps.start.resolve", sweep_stand_in.resolve)
     monkeypatch.setattr(sweep_stand_in, "SETTINGS", {"model": {"init_args": {}}} | logging(CSV, WANDB))
     Path("grid.yaml").write_text(yaml.safe_dump(GRID | {"seeds": [0, 1]}), encoding="utf-8")

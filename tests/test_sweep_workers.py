@@ -14,6 +14,7 @@ import optuna
 import pytest
 import sweep_stand_in
 import yaml
+from started import Started
 from sweep_stand_in import GRID
 
 from lightning_pocket.locks import FileLock
@@ -32,7 +33,8 @@ from lightning_pocket.sweeps.study_storage import JOURNAL, open_storage
 from lightning_pocket.sweeps.twins import find_twin
 from lightning_pocket.sweeps.worker import Worker
 
-STAND_IN = Path(__file__).with_name("sweep_stand_in.py")
+#: What `pocket sweep` imports.
+IMPORTS = ("optuna", "lightning_pocket.sweeps.start", "lightning_pocket.sweeps.worker")
 
 
 class Workers:
@@ -41,15 +43,15 @@ class Workers:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = home / "study"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Started] = []
 
     def start(self, content=GRID, options=()):
         file = self.home / "grid.yaml"
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
-        environment = {**os.environ, "STAND_IN": str(self.home), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(STAND_IN), "sweep", str(file), f"--output={self.folder}", *options]
+        environment = {**os.environ, "STAND_IN": str(self.home)}
+        command = ["sweep", str(file), f"--output={self.folder}", *options]
         with (self.home / "output").open("ab") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            process = Started("sweep_stand_in:main", command, None, output, output, environment, IMPORTS)
         self.processes.append(process)
         return process
 

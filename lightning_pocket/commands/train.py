@@ -123,6 +123,18 @@ class PocketCLI(LightningCLI):
         """Nothing: Lightning would let the checkpoint's hyper-parameters win over options without a word."""
 
     @override
+    def _dump_config(self) -> None:
+        """Keep the config as plain values, without a second check of what has just been parsed.
+
+        Lightning checks here again, which takes longer than all the rest of this method.
+        """
+        if not hasattr(self, "config_dump"):
+            text = self.parser.dump(
+                self.config, skip_link_targets=False, skip_unset=False, skip_validation=True, format="yaml"
+            )
+            self.config_dump = yaml.safe_load(text)[self.subcommand]
+
+    @override
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
         self.run = RunFolder(Path(options.run_dir))
@@ -268,7 +280,8 @@ class PocketCLI(LightningCLI):
     def _settings(self) -> dict[str, Any]:
         """Return the config as plain values, without what does not change the result."""
         parser = self._parser(self.subcommand)
-        text = parser.dump(self.config[self.subcommand], skip_link_targets=True, skip_unset=False, format="yaml")
+        options = self.config[self.subcommand]
+        text = parser.dump(options, skip_link_targets=True, skip_unset=False, skip_validation=True, format="yaml")
         settings: dict[str, Any] = yaml.safe_load(text)
         for key in ("config", *NOT_RECORDED):
             settings.pop(key, None)
