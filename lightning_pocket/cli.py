@@ -22,6 +22,8 @@ TRAINING = {
 #: Commands that take their arguments as they are, to pass most of them on.
 RAW = {"crossval", "profile", "saturation", "sweep", "table"}
 COMMANDS_FOLDER = Path(__file__).parent / "commands"
+#: Files in there that are none of them.
+_NO_COMMANDS = {"__init__", "settings_process", "train"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -85,7 +87,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _functions() -> list[str]:
-    return sorted(path.stem for path in COMMANDS_FOLDER.glob("*.py") if path.stem not in {"__init__", "train"})
+    return sorted(path.stem for path in COMMANDS_FOLDER.glob("*.py") if path.stem not in _NO_COMMANDS)
 
 
 def _help() -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_pocket.errors import PocketError
-from lightning_pocket.layers import InstanceNorm, LayerFactory
+from lightning_pocket.layers import ExpandedLinear, Expansion, InstanceNorm, LayerFactory
 from lightning_pocket.layers.asymmetric import AsymmetricBlock
 from lightning_pocket.networks import MobileNet, MobileNetV2, Network, ShuffleNetV2, SmallNet
 from lightning_pocket.networks.asymmetric import fuse_asymmetric, to_asymmetric
@@ -32,6 +32,14 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def noise(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_a_convolution_is_not_expanded_too() -> None:
+    with pytest.raises(PocketError, match=r"asymmetric: true, but layers\.expansion has taken the place of units\.0\.conv"):
+        SmallNet(3, 10, layers=LayerFactory(expansion=Expansion("cl")), asymmetric=True)
+    both = SmallNet(3, 10, layers=LayerFactory(expansion=Expansion(linear=True)), asymmetric=True)
+    assert isinstance(both.units[0].conv, AsymmetricBlock)
+    assert isinstance(both.fc1, ExpandedLinear)
 
 
 @pytest.mark.parametrize(

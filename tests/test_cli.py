@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
-from lightning_pocket.cli import main
+from lightning_pocket.cli import _functions, main
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import Run, configs_folder, find_config
 
@@ -35,6 +36,11 @@ def test_help_of_light_commands_does_not_import_torch(command):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert result.stdout.endswith("status 0\nFalse\n")
     assert "Args:" not in result.stdout
+
+
+def test_what_the_help_lists_can_be_run():
+    for name in _functions():
+        assert callable(getattr(import_module(f"lightning_pocket.commands.{name}"), name))
 
 
 def test_a_misspelt_command_is_suggested(fails):

@@ -16,7 +16,7 @@ from torch import nn
 
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
-from lightning_pocket.layers import WidthSchedule
+from lightning_pocket.layers import Expansion, LayerFactory, WidthSchedule, is_expanded
 from lightning_pocket.losses import hint_loss, similarity_loss, soft_target_loss
 from lightning_pocket.networks import EncoderClassifier, UNet
 from lightning_pocket.storage import sha256
@@ -116,6 +116,23 @@ def test_features_are_those_of_the_named_layers(kind, layers, tmp_path, monkeypa
     teacher.eval()(given["image"])
     vectors = [value if value.ndim == 2 else value.mean((2, 3)) for value in (seen["student"], seen["teacher"])]
     torch.testing.assert_close(loss, similarity_loss(*vectors))
+
+
+def test_an_expanded_teacher_is_contracted_and_an_expanded_head_has_features(tmp_path, monkeypatch):
+    """A fused head does not call its factors."""
+    torch.manual_seed(0)
+    layers = LayerFactory(expansion=Expansion("cl", select=["heads"]))
+    teacher, student = (UNet(1, 3, 2, depth=1, widths=WidthSchedule(base=4), layers=layers) for _ in range(2))
+    expected = copy.deepcopy(teacher).eval()
+    method = SimilarityTransfer(save(tmp_path / "teacher.ckpt", SegmentationTask(teacher, dataset()), monkeypatch))
+    task = SegmentationTask(student, dataset(), distillation=method)
+    task.setup("fit")
+    given = batch("map")
+    answer, _ = method.teacher(given["image"])
+    torch.testing.assert_close(answer, expected(given["image"]))
+    assert not is_expanded(method.teacher.network)
+    task.training_loss(given).backward()
+    assert student.heads[0].factors[0].weight.grad.any()
 
 
 def test_regressors_are_trained_unless_they_are_not_to_be(tmp_path, monkeypatch):

@@ -181,6 +181,9 @@ def test_what_would_not_be_exact_is_refused(conv: nn.Module, expansion: dict[str
 def test_settings_that_mean_nothing_are_refused() -> None:
     with pytest.raises(PocketError, match=r"rate: found 0"):
         Expansion("cl", rate=0)
+    for rate in (math.nan, math.inf):
+        with pytest.raises(PocketError, match=rf"rate: found {rate}"):
+            Expansion("cl", rate=rate)
     with pytest.raises(PocketError, match="no kernel"):
         Expansion("cl", mode="nonlinear", init="exact")
 

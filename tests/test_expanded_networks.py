@@ -281,6 +281,12 @@ def test_a_refusal_names_the_layer() -> None:
         UNet(1, 2, depth=1, layers=LayerFactory(expansion=Expansion("cl", bias="all")))
 
 
+@pytest.mark.parametrize("rate", [1e8, 1e30])
+def test_rates_beyond_the_memory_are_refused(rate: float) -> None:
+    with pytest.raises(PocketError, match=r"rate: found 1e\+\d\d, with which 0 is too large"):
+        expand(nn.Sequential(nn.Conv2d(4, 4, 3)), Expansion("cl", rate=rate))
+
+
 def test_a_layer_used_twice_stays_one() -> None:
     shared = nn.Conv2d(2, 2, 3, padding=1)
     network = nn.Sequential(shared, nn.ReLU(), shared)

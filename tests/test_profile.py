@@ -200,6 +200,10 @@ def test_deep_supervision_precision_and_layout_come_from_the_configs():
     assert isinstance(optimizer, torch.optim.Adam)
     assert recipe.in_channels == 2
     assert network.out_channels == 3
+    expanded = f"--config={configs_folder() / 'presets' / 'expanded_cl.yaml'}"
+    deployed = Recipe.from_options([*options, expanded, depth], 2, 3).make_deployed()
+    assert deployed.encoder[0][0][0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert {k: v.shape for k, v in deployed.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from interruption import kill_after
 from lightning_pocket.cli import main
 from lightning_pocket.commands.prepare import prepare
 from lightning_pocket.errors import PocketError
-from lightning_pocket.layers import WidthSchedule
+from lightning_pocket.layers import Expansion, LayerFactory, WidthSchedule
 from lightning_pocket.networks import HRNet, Network, UNet
 from lightning_pocket.storage import sha256
 from lightning_pocket.tasks import SegmentationTask, start_from
@@ -145,6 +145,8 @@ def test_heads_are_found():
     assert head_layers(UNet(1, 3, depth=3, widths=THIN, deep_supervision=2)) == {"heads.0", "heads.1", "heads.2"}
     assert head_layers(HRNet(1, 4, depth=2, widths=WidthSchedule(base=4, doublings=0))) == {"heads.0"}
     assert head_layers(Unnamed()) == {"last"}
+    expanded = LayerFactory(expansion=Expansion("cl", select=["heads"]))
+    assert head_layers(UNet(1, 3, depth=1, widths=THIN, layers=expanded)) == {"heads.0"}
 
 
 # Through the command line.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import contract_for_use
 from lightning_pocket.losses import ClassCrossEntropy, L2Dice, deep_supervision_loss
 from lightning_pocket.networks.base import Classifier, Network
 from lightning_pocket.run_folder import RunFolder
@@ -152,6 +153,15 @@ class Recipe:
         given = self._model["network"]
         entry = given | {"init_args": (given.get("init_args") or {}) | sized}
         network: Network = _instantiate("network", Network, entry)
+        return self._laid_out(network)
+
+    def make_deployed(self) -> Network:
+        """Return a new network as it is used: without expanded layers."""
+        network = self.make_network()
+        contract_for_use(network)
+        return self._laid_out(network)
+
+    def _laid_out(self, network: Network) -> Network:
         if self._model.get("channels_last"):
             lay_out(network, channels_last=True)
         return network

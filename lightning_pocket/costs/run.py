@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
 
 from lightning_pocket import __version__
 from lightning_pocket.errors import PocketError
-from lightning_pocket.layers import contract_for_use, deployed_parameters
-from lightning_pocket.networks.base import Network
+from lightning_pocket.layers import deployed_parameters
 from lightning_pocket.profiling.macs import count_macs, count_macs_ptflops
 from lightning_pocket.profiling.memory import Device, predict_inference, predict_training
 from lightning_pocket.profiling.out_of_memory import recognise
@@ -222,7 +220,7 @@ def predict(recipe: Recipe, batch: int, patch: Size, precision: str, device: Dev
     """
     shape = (batch, recipe.in_channels, *patch)
     with torch.device("meta"):
-        network, deployed = recipe.make_network(), _deployed(recipe)
+        network, deployed = recipe.make_network(), recipe.make_deployed()
     training = predict_training(
         lambda: network, recipe.loss, recipe.make_optimizer, shape, recipe.num_classes, precision, device
     )
@@ -262,8 +260,7 @@ def measure(recipe: Recipe, batch: int, patch: Size, precision: str, settings: S
         recipe.make_network, recipe.loss, recipe.make_optimizer, shape, recipe.num_classes, precision,
         device=settings.device, steps=settings.steps,
     )  # fmt: skip
-    make_deployed = partial(_deployed, recipe)
-    inference = measure_inference(make_deployed, shape, precision, device=settings.device, steps=settings.steps)
+    inference = measure_inference(recipe.make_deployed, shape, precision, device=settings.device, steps=settings.steps)
     return {
         "measured_train_mib": training.peak_mib,
         "measured_reserved_mib": training.reserved_mib,
@@ -273,13 +270,6 @@ def measure(recipe: Recipe, batch: int, patch: Size, precision: str, settings: S
         "infer_ms": inference.step_ms,
         "infer_images_per_s": inference.images_per_s,
     }
-
-
-def _deployed(recipe: Recipe) -> Network:
-    """Return a new network as it is used: without expanded layers."""
-    network = recipe.make_network()
-    contract_for_use(network)
-    return network
 
 
 def device_name(device: str) -> str:

@@ -46,6 +46,11 @@ def expand(
             made[layer] = _expanded(layer, expansion, first=layer is first)
         except PocketError as error:
             raise PocketError(f"{error} (The layer is {name}.)") from error
+        except (RuntimeError, OverflowError) as error:  # torch has no memory for it, or no number
+            raise PocketError(
+                f"layers.expansion.rate: found {expansion.rate:g}, with which {name} is too large for the memory. "
+                "Choose a smaller one, such as 4."
+            ) from error
         if initializer is not None and expansion.init == "factors":
             initializer(made[layer])
     _replace(network, lambda module: made.get(module))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,7 +38,7 @@ class Expansion:
         without_ck: What ``ck`` makes of kernels that are even, or not above 3: ``cl`` or ``plain``.
 
     Raises:
-        PocketError: If ``rate`` is not positive, or nonlinear layers are to be exact.
+        PocketError: If ``rate`` is not a positive number, or nonlinear layers are to be exact.
     """
 
     conv: Literal["none", "cl", "ck"] = "none"
@@ -51,7 +52,7 @@ class Expansion:
     without_ck: Literal["cl", "plain"] = "cl"
 
     def __post_init__(self) -> None:
-        if self.rate <= 0:
+        if not 0 < self.rate < math.inf:
             raise PocketError(f"layers.expansion.rate: found {self.rate:g}, expected more than 0, such as 4.")
         if self.mode == "nonlinear" and self.init == "exact":
             raise PocketError("layers.expansion.init: exact, but nonlinear layers have no kernel. Choose factors.")

@@ -7,12 +7,20 @@ from fnmatch import fnmatchcase
 
 import torch.fx
 from torch import nn
+from typing_extensions import override
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import Expanded, ExpandedConv
 from lightning_pocket.layers.asymmetric import AsymmetricBlock
 
 _CONVS = (nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _Tracer(torch.fx.Tracer):
+    @override
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Expanded) or super().is_leaf_module(m, module_qualified_name)
 
 
 def to_asymmetric(network: nn.Module, pattern: str = "*") -> list[str]:
@@ -29,8 +37,15 @@ def to_asymmetric(network: nn.Module, pattern: str = "*") -> list[str]:
         Names of the blocks.
 
     Raises:
-        PocketError: If no convolution is replaced, or a replaced one has no batch norm of its own behind it.
+        PocketError: If no convolution is replaced, a replaced one has no batch norm of its own behind it, or
+            convolutions are expanded.
     """
+    for name, module in network.named_modules():
+        if isinstance(module, ExpandedConv):
+            raise PocketError(
+                f"network.asymmetric: true, but layers.expansion has taken the place of {name}. Asymmetric blocks and "
+                "expansion train the same convolutions in two ways: set asymmetric to false, or expansion.conv to none."
+            )
     norms = dict(_pairs(network))
     chosen = [
         name
@@ -70,7 +85,7 @@ def fuse_asymmetric(network: nn.Module) -> nn.Module:
 def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield the names of convolutions and of the batch norms that alone read what they return."""
     modules = dict(network.named_modules())
-    for node in torch.fx.symbolic_trace(network).graph.nodes:
+    for node in _Tracer().trace(network).nodes:
         users = list(node.users)
         if node.op != "call_module" or not isinstance(modules[node.target], _CONVS) or len(users) != 1:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_pocket.layers import FACTORS
 from lightning_pocket.networks.base import Network
 
 _HEAD = {"head", "heads"}
@@ -20,5 +21,6 @@ def head_layers(network: Network) -> set[str]:
 
 
 def layer_of(name: str) -> str:
-    """Return the name of the layer that a tensor of a state dict belongs to."""
-    return name.rpartition(".")[0]
+    """Return the name of the layer that a tensor of a state dict belongs to; an expanded layer is one."""
+    layer, between, _ = name.partition(FACTORS)
+    return layer if between else name.rpartition(".")[0]

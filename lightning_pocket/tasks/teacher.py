@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_pocket.errors import PocketError
+from lightning_pocket.layers import contract_for_use
 from lightning_pocket.networks.base import Network
 from lightning_pocket.speed import Levers, Runner
 from lightning_pocket.storage import sha256
@@ -55,6 +56,7 @@ class Teacher:
         self.sha256 = sha256(self.path)
         task = load_task(self.path)
         _check(self.path, task.info, student, task.network, spatial_dims)
+        contract_for_use(task.network)
         self.network: Network = task.network.requires_grad_(False).eval()
         self.runner = Runner(self.network, Levers(channels_last=channels_last))
         self._tap: FeatureTap | None = None
