@@ -19,6 +19,7 @@ from compact_families import kill
 from lightning_pocket.cli import main
 from lightning_pocket.compact import CompactNetwork, load_compact
 from lightning_pocket.compact.verify import compare
+from lightning_pocket.reports.collect import read_run
 from lightning_pocket.tasks import load_task
 from lightning_pocket.tasks.loading import read_checkpoint
 
@@ -63,6 +64,7 @@ def test_what_is_shrunk_is_used_like_a_run(
     assert record["macs_formula"][1] < record["macs"][1] < record["macs"][0] == record["macs_formula"][0]
     assert all(found["float64"] < 1e-12 for found in record["compared"])
     assert yaml.safe_load((small / "config.yaml").read_text())["run_dir"] == str(small)
+    assert read_run(small).parameters == record["parameters"][1]
 
     moved = small.rename(tmp_path / "moved")  # nothing in it depends on where it lies
     monkeypatch.chdir(tmp_path)
