@@ -203,7 +203,8 @@ def test_deep_supervision_precision_and_layout_come_from_the_configs():
     expanded = f"--config={configs_folder() / 'presets' / 'expanded_cl.yaml'}"
     deployed = Recipe.from_options([*options, expanded, depth], 2, 3).make_deployed()
     assert deployed.encoder[0][0][0].weight.is_contiguous(memory_format=torch.channels_last_3d)
-    assert {k: v.shape for k, v in deployed.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
+    found, expected = deployed.state_dict(), network.state_dict()
+    assert {name: found[name].shape for name in found} == {name: expected[name].shape for name in expected}
 
 
 @pytest.fixture
