@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -135,6 +136,17 @@ def test_an_expanded_teacher_is_contracted_and_an_expanded_head_has_features(tmp
     assert student.heads[0].factors[0].weight.grad.any()
 
 
+def test_a_batch_of_one_has_no_neighbours(tmp_path, monkeypatch, caplog):
+    student, _ = taught("map", SimilarityTransfer(label_weight=0), tmp_path, monkeypatch)
+    given = batch("map")
+    single = {key: value[:1] for key, value in given.items()}
+    assert student.training_loss(given) > 0
+    assert not caplog.messages
+    for _ in range(2):
+        assert student.training_loss(single) == 0
+    assert [message for message in caplog.messages if "one image" in message] == caplog.messages[:1] != []
+
+
 def test_regressors_are_trained_unless_they_are_not_to_be(tmp_path, monkeypatch):
     for mode, shape in (("joint", (6, 4, 1, 1)), ("never_optimised", (4, 6, 1, 1))):
         hint = Hint(student_layers=["encoder.1"], teacher_layers=["encoder.1"], regressor=mode)
@@ -202,7 +214,9 @@ def test_teachers_of_other_data_and_layers_that_are_not_there(tmp_path, monkeypa
     ("make", "message"),
     [
         (lambda: SoftTargets(temperature=0), "temperature: found 0"),
+        (lambda: SoftTargets(temperature=math.nan), "temperature: found nan"),
         (lambda: SoftTargets(weight=0, label_weight=0), "not both 0"),
+        (lambda: SoftTargets(weight=math.inf), "found inf and 1"),
         (lambda: SimilarityTransfer(eps=0), "eps: found 0"),
         (lambda: Hint(student_layers=["a"]), "1 student_layers and 0 teacher_layers"),
         (lambda: Hint(regressor="two_stage", hint_epochs=0), "hint_epochs: found 0"),
@@ -243,6 +257,15 @@ def test_students_train_test_and_are_rebuilt_without_their_teacher(preset, train
     main(["test", f"--run_dir={run}"])
     task = load_task(run / "checkpoints" / "last.ckpt")
     assert all(torch.equal(value, tensors(run)[f"network.{name}"]) for name, value in task.network.state_dict().items())
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("preset", ["distill_kd", "distill_hint"])
+def test_a_teacher_has_the_precision_of_the_student(preset, trained, blobs_cache, tmp_path):
+    more = ["--trainer.precision=64-true", "--trainer.max_epochs=1"]
+    main(arguments(blobs_cache, tmp_path / "run", trained, preset, *more))
+    found = {value.dtype for value in tensors(tmp_path / "run").values() if value.is_floating_point()}
+    assert found == {torch.float64}
 
 
 @pytest.mark.e2e

@@ -287,6 +287,19 @@ def test_rates_beyond_the_memory_are_refused(rate: float) -> None:
         expand(nn.Sequential(nn.Conv2d(4, 4, 3)), Expansion("cl", rate=rate))
 
 
+def test_who_reads_features_reads_them_of_the_contracted_layer_too() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 2, 3))
+    (layer,) = expand(network, Expansion("cl", rate=1))
+    seen: list[Tensor] = []
+    layer.register_forward_hook(lambda _module, inputs, output: seen.extend((*inputs, output)))
+    layer.register_forward_pre_hook(lambda _module, inputs, _named: seen.extend(inputs), with_kwargs=True)
+    copied = copy.deepcopy(network)
+    contract(copied)
+    x = torch.randn(1, 2, 5, 5)
+    y = copied(x)
+    assert [id(tensor) for tensor in seen] == [id(x), id(x), id(y)]
+
+
 def test_a_layer_used_twice_stays_one() -> None:
     shared = nn.Conv2d(2, 2, 3, padding=1)
     network = nn.Sequential(shared, nn.ReLU(), shared)

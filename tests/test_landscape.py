@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from lightning_pocket.analyses.directions import Slice, filter_directions, filte
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import Expansion, expand
+from lightning_pocket.reports.landscape_page import write_landscapes
 from lightning_pocket.reports.surface_chart import surface_chart
 from lightning_pocket.studies.landscape import Grid, Landscape, mean_loss
 from lightning_pocket.studies.run_data import load_data
@@ -77,9 +79,30 @@ def test_points_of_a_grid() -> None:
     assert points[0] == (0.0, 0.0)
     assert sorted(points) == [(x, y) for x in (-0.5, 0.0, 0.5) for y in (-0.5, 0.0, 0.5)]
     assert sorted(Grid(dims=1, steps=5, extent=2.0).points()) == [(x, 0.0) for x in (-2.0, -1.0, 0.0, 1.0, 2.0)]
-    for wrong in ({"dims": 3}, {"steps": 4}, {"steps": 1}, {"extent": 0.0}, {"batches": 0}):
+    for wrong in ({"dims": 3}, {"steps": 4}, {"steps": 1}, {"extent": 0.0}, {"extent": math.inf}, {"batches": 0}):
         with pytest.raises(PocketError, match=f"--{next(iter(wrong))}"):
             Grid(**wrong)
+
+
+def _numbers(chart: str) -> list[float]:
+    return [float(text) for text in re.findall(r'<rect class="paper"[^>]*/><text[^>]*>([\d.]+)', chart)]
+
+
+def test_charts_of_one_section_can_be_compared(tmp_path) -> None:
+    """Twice the loss at each point: with limits of its own a chart would look the same."""
+    points = [(x, y) for x in (-1.0, 0.0, 1.0) for y in (-1.0, 0.0, 1.0)]
+    low = {("contracted", x, y): math.exp(x + y) for x, y in points}
+    page = write_landscapes(tmp_path, {"low": low, "high": {key: 100 * value for key, value in low.items()}}, "c")
+    charts = {name: (tmp_path / f"{name}_contracted.svg").read_text(encoding="utf-8") for name in ("low", "high")}
+    shades = {name: [float(x) for x in re.findall(r'fill-opacity="([\d.]+)"', chart)] for name, chart in charts.items()}
+    assert min(shades["low"]) == pytest.approx(0.04)
+    assert max(shades["high"]) == pytest.approx(0.8)
+    assert max(shades["low"]) < 0.5 < 0.3 + min(shades["high"])
+    levels = [math.exp(-2 + (4 + math.log(100)) * n / 8) for n in range(1, 8)]
+    for chart in charts.values():
+        assert _numbers(chart)
+        assert all(min(abs(found / level - 1) for level in levels) < 1e-2 for found in _numbers(chart))
+    assert "mean the same in all charts" in page.read_text(encoding="utf-8")
 
 
 def test_contours_lie_where_the_level_is_crossed() -> None:
@@ -93,7 +116,8 @@ def test_contours_lie_where_the_level_is_crossed() -> None:
     gaps = [b - a for a, b in pairwise(found)]
     assert len(found) == 7
     assert max(gaps) - min(gaps) <= 1
-    assert chart.count("<rect") == 9
+    assert chart.count("<rect ") == 9 + len(_numbers(chart))
+    assert _numbers(chart) == pytest.approx([math.exp(n / 4 - 1) for n in (1, 2, 4, 6)], rel=1e-2)  # as room allows
     with pytest.raises(PocketError, match="no result"):
         surface_chart({(0.0, 0.0): math.nan}, "t")
 

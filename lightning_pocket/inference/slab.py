@@ -36,7 +36,7 @@ class Slab:
             # All memory is taken before anything changes: where it runs out, this can be done again.
             total = self.total[window] + self.weight
             share = self.weight / total
-            self.mean[window].lerp_(output_BKS.to(self.mean.device), share)
+            self.mean[window].lerp_(output_BKS.to(self.mean), share)
             self.total[window] = total
 
     def shift(self, planes: int) -> None:

@@ -19,6 +19,11 @@ from .expansion import Expansion
 
 #: Words in ``Expansion.select``; everything else is the name of a module.
 WORDS = ("all", "encoder", "depthwise", "strided_depthwise", "first")
+#: Where torch keeps what is called with a module, before and after it.
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+)
 
 
 def expand(
@@ -74,6 +79,9 @@ def contract(network: nn.Module) -> int:
         PocketError: If a layer has nonlinearities in between.
     """
     made = {layer: layer.contracted() for layer in network.modules() if isinstance(layer, Expanded)}
+    for layer, plain in made.items():
+        for hooks in _HOOKS:  # whoever reads features goes on
+            getattr(plain, hooks).update(getattr(layer, hooks))
     _replace(network, lambda module: made.get(module))  # type: ignore[call-overload]
     return len(made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .svg_file import write_svg
 
 #: Loss by space, first and second coordinate.
 Losses = Mapping[tuple[str, float, float], float]
+_SAME = "shades and contours, logarithmic, mean the same in all charts of this section"
 _SAID = {
     "contracted": "Weights of the compact network, in which plain and expanded networks can be compared.",
     "factors": "Weights of the factors, which are trained; a step of 1 means another thing than in the other space.",
@@ -50,11 +52,13 @@ def write_landscapes(folder: Path, results: Mapping[str, Losses], command: str) 
             curves = {name: sorted((x, loss) for (x, _), loss in plane.items()) for name, plane in planes.items()}
             charts = {"": line_chart(curves, "direction", "loss", f"Loss along one direction, {space}", order=order)}
         else:
-            charts = {name: surface_chart(plane, f"Loss of {name}, {space}") for name, plane in planes.items()}
+            shown = [loss for plane in planes.values() for loss in plane.values() if math.isfinite(loss)]
+            limits = (min(shown), max(shown)) if shown else None
+            charts = {name: surface_chart(plane, f"Loss of {name}, {space}", limits) for name, plane in planes.items()}
         for name, chart in charts.items():
             write_svg(folder / f"{'_'.join(filter(None, [name.replace('/', '_'), space]))}.svg", chart)
         page.charts(
-            [(chart, f"{name}, log scale: the darker, the higher." if name else "") for name, chart in charts.items()]
+            [(chart, f"{name}: the darker, the higher; {_SAME}." if name else "") for name, chart in charts.items()]
         )
         header = ["", "loss at the centre", "smallest", "largest"]
         page.table(header, [_row(name, plane) for name, plane in planes.items()], "")

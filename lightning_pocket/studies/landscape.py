@@ -55,7 +55,7 @@ class Grid:
             raise PocketError(f"--dims {self.dims}: expected 1 for a line, or 2 for a plane.")
         if self.steps < 3 or self.steps % 2 == 0:
             raise PocketError(f"--steps {self.steps}: expected an odd number from 3, so that the centre is a point.")
-        if self.extent <= 0 or self.batches < 1:
+        if not 0 < self.extent < math.inf or self.batches < 1:
             raise PocketError(
                 f"--extent {self.extent:g} and --batches {self.batches}: expected more than 0, and at least 1."
             )

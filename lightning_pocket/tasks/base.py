@@ -140,7 +140,7 @@ class BaseTask(LightningModule):
     def on_fit_start(self) -> None:
         if self.distillation is not None:
             self.distillation.check_teacher()
-            self.distillation.teacher.to(self.device)
+            self.distillation.teacher.to(self.device, next(self.network.parameters()).dtype)
 
     @override
     def teardown(self, stage: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -51,7 +52,7 @@ class Distillation(nn.Module, ABC):
         teacher_layers: list[str] | None = None,
     ) -> None:
         super().__init__()
-        if weight < 0 or label_weight < 0 or weight + label_weight == 0:
+        if not (0 <= weight < math.inf and 0 <= label_weight < math.inf and weight + label_weight > 0):
             raise PocketError(
                 f"{KEY}.weight and label_weight: found {weight:g} and {label_weight:g}, expected at least 0 and not "
                 "both 0."

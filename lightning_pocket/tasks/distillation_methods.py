@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -13,6 +15,8 @@ from lightning_pocket.errors import PocketError
 from lightning_pocket.losses import hint_loss, similarity_loss, soft_target_loss
 
 from .distillation import KEY, Distillation
+
+log = logging.getLogger(__name__)
 
 #: Linear maps of each voxel, by the axes of the features.
 _POINTWISE: dict[int, type[Any]] = {4: nn.Conv2d, 5: nn.Conv3d}
@@ -46,7 +50,7 @@ class SoftTargets(Distillation):
         label_weight: float = 1.0,
     ) -> None:
         super().__init__(teacher, weight, label_weight)
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise PocketError(f"{KEY}.temperature: found {temperature:g}, expected more than 0, such as 2.")
         self.temperature, self.squared = temperature, squared
 
@@ -85,14 +89,21 @@ class SimilarityTransfer(Distillation):
         label_weight: float = 1.0,
     ) -> None:
         super().__init__(teacher, weight, label_weight, student_layers, teacher_layers)
-        if eps <= 0:
+        if not 0 < eps < math.inf:
             raise PocketError(f"{KEY}.eps: found {eps:g}, expected more than 0, such as 1e-7.")
         self.eps = eps
+        self._warned = False
 
     @override
     def added(
         self, logits: Tensor, answer: Tensor, counted: Tensor | None, own: list[Tensor], theirs: list[Tensor]
     ) -> Tensor:
+        if len(logits) == 1 and not self._warned:
+            self._warned = True
+            log.warning(
+                "distillation: a batch has one image, which is compared with no other, so that nothing is learned from "
+                "the teacher. Raise data.init_args.batch_size."
+            )
         pairs = zip(own, theirs, strict=True)
         losses = [similarity_loss(_vectors(one), _vectors(other), self.eps) for one, other in pairs]
         return torch.stack(losses).sum()
@@ -135,7 +146,7 @@ class Hint(Distillation):
         super().__init__(teacher, weight, label_weight, student_layers, teacher_layers)
         if regressor == "two_stage" and hint_epochs < 1:
             raise PocketError(f"{KEY}.hint_epochs: found {hint_epochs}, expected at least 1 for two stages.")
-        if temperature <= 0 or soft_weight < 0:
+        if not (0 < temperature < math.inf and 0 <= soft_weight < math.inf):
             raise PocketError(
                 f"{KEY}.soft_weight and temperature: found {soft_weight:g} and {temperature:g}, expected at least 0 "
                 "and more than 0."

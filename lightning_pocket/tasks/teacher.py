@@ -80,9 +80,9 @@ class Teacher:
         self._tap = FeatureTap(self.network, layers, owner)
         return self._tap
 
-    def to(self, device: torch.device) -> None:
-        """Bring it to the device of the student."""
-        self.network.to(device)
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Bring it to the device of the student, and to the precision of its weights."""
+        self.network.to(device, dtype)
         self.runner.prepare()
 
     def __call__(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
