@@ -16,7 +16,8 @@ from typing_extensions import override
 #: Lines of jsonargparse's messages that tell a user nothing.
 _CLUTTER = re.compile(
     r"Does not validate against any|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|For more details|tip:|"
-    r"Parser key|Problem with given class_path|Problem in dict_kwargs"
+    r"Parser key|Problem with given class_path|Problem in dict_kwargs|Not a valid subclass of Callback|"
+    r"Subclass types expect|a class path|a dict with"
 )
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _REJECTED = re.compile(
@@ -26,6 +27,10 @@ _GIVEN = re.compile(r"(?:Given value|Got value): (?!Namespace|NestedArg)(.{1,60}
 _LIST = re.compile(r"Expected (?:an? )?<class 'list'>(?:\. Got value: .*)?")
 _CHOICES = re.compile(r"Expected an? typing\.Literal\[(.*?)\]")
 _NUMBERS = re.compile(r"[-+.\de]+(?:,\s*[-+.\de]+)*")
+#: What the base class says, which is tried behind the class that was meant.
+_BASE_CLASS = re.compile(
+    r"\n\s*- Problem with given class_path 'pytorch_lightning\.Callback':\n\s*Option '[\w.]+' is not accepted"
+)
 _MAX_REASONS = 3
 
 
@@ -55,6 +60,7 @@ class Parser(ClearErrors, ArgumentParser):
 
 
 def _condense(message: str, options: list[str]) -> str:
+    message = _BASE_CLASS.sub("", message)
     rejected = _REJECTED.search(message)
     if rejected:
         class_path, option = rejected.groups()

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "compact": {"networks.base", "profiling", "regularizers.rings", "speed"},
     "tasks": {"layers", "networks", "inference", "losses", "metrics", "speed"},
     "analyses": {"layers"},
-    "callbacks": {"analyses", "layers", "metrics", "regularizers", "reports", "speed"},
+    "callbacks": {"analyses", "compact", "layers", "metrics", "regularizers", "reports", "speed"},
     "reports": {"metrics"},
     "profiling": set(),
     "machine": set(),
@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "frontier": {
         "compact.latency",
         "launch",
+        "layers",
         "networks.base",
         "profiling",
         "regularizers",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -148,8 +150,29 @@ def _way(taps: int, side: int) -> dict[str, Any]:
 def test_times_are_taken_in_turns() -> None:
     calls: list[str] = []
     times = time_side_by_side([lambda: calls.append("a"), lambda: calls.append("b")], rounds=2)
-    assert calls == ["a", "b"] * 3
+    assert calls == ["a", "a", "b", "b"] * 3
     assert all(time >= 0 for time in times)
+
+
+def test_what_ran_before_does_not_count() -> None:
+    last = [0]
+
+    def call(own: int) -> None:
+        time.sleep(0.001 if last[0] == own else 0.03)  # the caches are those of another one
+        last[0] = own
+
+    assert max(time_side_by_side([partial(call, own) for own in range(3)], rounds=3, summary=min)) < 15
+
+
+def test_what_takes_long_is_not_made_twice() -> None:
+    calls: list[str] = []
+
+    def call() -> None:
+        calls.append("a")
+        time.sleep(0.21)
+
+    time_side_by_side([call], rounds=1)
+    assert calls == ["a", "a"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from lightning_pocket.compact import CompactClassifier, CompactNetwork, load_com
 from lightning_pocket.compact.architecture import Architecture
 from lightning_pocket.compact.border_bias import BorderBias
 from lightning_pocket.compact.convolution import make_convolution
+from lightning_pocket.compact.network import make_network
 from lightning_pocket.compact.reduce import reduce_network
+from lightning_pocket.compact.shapes import check_shapes
 from lightning_pocket.errors import PocketError
 from lightning_pocket.profiling.macs import count_layers
 from lightning_pocket.speed import folded
@@ -160,16 +163,69 @@ def test_a_tampered_file_is_refused_in_one_line(how: str, folder: Path) -> None:
     [
         ("unet_linear", {"mode": "trilinear"}, "mode: found 'trilinear', which is not for 2 spatial axes"),
         ("unet_linear", {"mode": "nearest"}, "align_corners: found True, expected null with mode 'nearest'"),
+        ("unet_overlapping", {"output_padding": [2, 1]}, "output_padding: found [2, 1], expected less than"),
         ("classifier_parts", {"size": [2]}, "size: has 1 entries, expected 2"),
         ("average_pool_padded", {"padding": [1, 2]}, "expected at most half of the kernel"),
     ],
 )
 def test_settings_that_cannot_be_computed_are_refused(family: str, settings: dict[str, Any], said: str) -> None:
     content = reduced(family).architecture.to_dict()
-    place = next(e for e in content["steps"] if e["op"] in ("upsample", "adaptive_pool", "average_pool"))
+    kinds = ("upsample", "adaptive_pool", "average_pool")
+    place = next(e for e in content["steps"] if e["op"] in kinds or e["settings"].get("output_padding") is not None)
     place["settings"] |= settings
-    with pytest.raises(PocketError, match=said):
+    with pytest.raises(PocketError, match=re.escape(said)):
         Architecture.from_dict(content)
+
+
+def drop(content: dict[str, Any], op: str) -> None:
+    """Take an operation out; what read it reads what it has read."""
+    gone = step(content, op)
+    content["steps"].remove(gone)
+    for entry in content["steps"]:
+        entry["inputs"] = [gone["inputs"][0] if name == gone["name"] else name for name in entry["inputs"]]
+
+
+TORN: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
+    "no pooling": ("unet_concat", lambda c: drop(c, "max_pool"), r"\(concat\): cannot be computed \(Sizes of tensors"),
+    "larger step": ("unet_add", lambda c: step(c, "max_pool")["settings"].update(stride=[4, 4]), r"\(add\): cannot be"),
+    "huge scale": (
+        "unet_linear",
+        lambda c: step(c, "upsample")["settings"].update(scale=[1e9, 1e9]),
+        "numbers|computed",
+    ),
+    "no scale": (
+        "unet_linear",
+        lambda c: step(c, "upsample")["settings"].update(scale=[-1, 0]),
+        r"\(upsample\): cannot",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_sizes_that_do_not_go_together_are_refused_in_one_line(how: str) -> None:
+    family, change, said = TORN[how]
+    content = reduced(family).architecture.to_dict()
+    make_network(content)
+    change(content)
+    with pytest.raises(
+        PocketError, match=rf"^network\.architecture: .*{said}.*for images of 256x256\. It must"
+    ) as caught:
+        make_network(content)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_kernels_that_need_a_large_image_are_taken() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 33), nn.ReLU(), nn.Conv2d(2, 1, 25)).eval()
+    found = reduce_network(network, (1, 64, 64)).network
+    assert CompactNetwork(found.architecture.to_dict())(torch.zeros(1, 1, 60, 60)).shape == (1, 1, 4, 4)
+
+
+def test_looking_at_sizes_draws_no_random_numbers() -> None:
+    content = reduced().architecture
+    before = torch.get_rng_state()
+    check_shapes(content, "here")
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_files_that_are_no_json_or_not_there(folder: Path) -> None:
@@ -227,7 +283,7 @@ def test_weights_are_compared_before_memory_is_taken(folder: Path) -> None:
     content = json.loads((folder / "architecture.json").read_text())
     content["in_channels"] = 60_000
     for part in content["steps"][0]["settings"]["parts"]:
-        part.update({"in": 60_000, "kernel": [100, 100], "padding": [[0, 0], [0, 0]]})
+        part.update({"in": 60_000, "kernel": [99, 99], "padding": [[49, 49], [49, 49]]})
     (folder / "architecture.json").write_text(json.dumps(content))
     with pytest.raises(PocketError, match="does not fit the architecture beside it: it has a wrong shape in"):
         load_compact(folder)

@@ -106,6 +106,29 @@ def test_what_a_penalty_has_changed_counts_once_it_is_shrunk(tmp_path):
         found[1].score("dice")
 
 
+def test_a_shrunk_network_may_be_named_itself(tmp_path):
+    made_run(tmp_path / "run", penalty=0.03)
+    small = tmp_path / "other_name"
+    small.mkdir()
+    layer = {"name": "a", "kernels": [8, 3], "sizes": {"1x1": 3}, "macs_formula": [5, 3]}
+    record = {"parameters": [7, 4], "macs": [9, 5], "macs_formula": [9, 4], "layers": [layer]}
+    record["milliseconds"] = {"plain": [2, 1]}
+    record["shrunk_from"] = {"checkpoint": str(tmp_path / "run" / "checkpoints" / "last.ckpt")}
+    (small / "shrink.json").write_text(json.dumps(record))
+    (small / "manifest.json").write_text("{}")
+    (entry,), left_out = find_trained([small])
+    assert not left_out
+    assert (entry.kind, entry.label) == ("learned sizes by MACs, subgradient", "0.03, tau 0.001")
+    assert (entry.runs, entry.networks) == ((tmp_path / "run",), [small])
+    assert entry.shrinkings[0].parameters == (7, 4)
+    made_run(tmp_path / "free")
+    record["shrunk_from"] = {"checkpoint": str(tmp_path / "free" / "checkpoints" / "last.ckpt")}
+    (small / "shrink.json").write_text(json.dumps(record))
+    assert "trained without a penalty" in find_trained([small])[1][0]
+    shutil.rmtree(tmp_path / "free")
+    assert "last.ckpt, which is not there" in find_trained([small])[1][0]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, fails):
     assert "holds neither a study nor a run" in fails(["frontier", str(tmp_path), "--output=out"])
     assert "--output: is missing" in fails(["frontier", str(tmp_path)])

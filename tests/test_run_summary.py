@@ -81,7 +81,7 @@ def test_a_sparse_network_can_be_shrunk_next(tmp_path):
     run = write_run(tmp_path / "sparse")
     text = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
     (run / "metrics.csv").write_text("\n".join([f"{text[0]},sparsity/alive", *(f"{line},7" for line in text[1:])]))
-    assert f"  pocket shrink {run} --output={run}_shrunk" in str(summarize_training(run)).splitlines()
+    assert f"  pocket shrink {run} --output={run}.shrunk" in str(summarize_training(run)).splitlines()
 
 
 def test_nothing_is_invented_where_a_run_does_not_tell(tmp_path):

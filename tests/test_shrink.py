@@ -37,6 +37,9 @@ def spoiled(trained: Path, folder: Path, share: float = 0.3) -> Path:
     return run
 
 
+NONLINEAR = ["--model.init_args.network.init_args.layers.expansion.mode=nonlinear", "--trainer.max_epochs=1"]
+
+
 def label(folder: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "case_01.nii.gz")))
 
@@ -132,6 +135,37 @@ def test_tau_is_told_and_recorded(trained: Path, tmp_path: Path, capsys: pytest.
     assert record["tau"] == 0.3
     assert record["parameters"][1] < record["parameters"][0]
     assert max(found["float64"] for found in record["compared"]) < 1e-12
+
+
+@pytest.mark.e2e
+def test_expanded_layers_are_contracted_first(
+    trained: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+) -> None:
+    run, small = tmp_path / "run", tmp_path / "run.shrunk"
+    main(["fit", *options, "--config=expanded_cl", "--config=sparsity_kernel_number"])
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(checkpoint)
+    last = [name for name in content["state_dict"] if name.startswith("network.encoder.1.0.0.")][-1]
+    factor = content["state_dict"][last.rpartition(".")[0] + ".weight"]
+    factor[:2] = 0  # rows of the last factor: kernels of the layer
+    torch.save(content, checkpoint)
+    capsys.readouterr()
+    main(["shrink", str(run), "--output", str(small), "--merge", "never"])
+    assert "contracted " in capsys.readouterr().out
+    record = json.loads((small / "shrink.json").read_text())
+    plain = sum(p.numel() for p in load_task(trained / "checkpoints" / "last.ckpt").network.parameters())
+    assert record["parameters"][0] == plain, "before is what infer and test would use"
+    (layer,) = [layer for layer in record["layers"] if layer["name"] == "encoder.1.0.0"]
+    assert layer["kernels"][1] <= layer["kernels"][0] - 2
+    assert all(found["float64"] < 1e-12 for found in record["compared"])
+    for folder in (run, small):
+        main(["test", f"--run_dir={folder}", "--ckpt_path=last"])
+    for one, other in zip(scores(run), scores(small), strict=True):
+        assert float(one["dice"]) == pytest.approx(float(other["dice"]), abs=1e-4)
+    main(["frontier", str(run), "--output", str(tmp_path / "drawn"), "--rounds=0"])
+    assert (tmp_path / "drawn" / "figures" / "kernels_learned_widths.svg").is_file()
+    main(["fit", *options, f"--run_dir={tmp_path / 'n'}", "--config=expanded_cl", *NONLINEAR])
+    assert "cannot be contracted" in fails(["shrink", str(tmp_path / "n"), "--output", str(tmp_path / "no")])
 
 
 def test_what_cannot_be_shrunk_is_told_in_one_line(trained: Path, tmp_path: Path, fails: Callable[..., str]) -> None:

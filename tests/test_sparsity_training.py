@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_pocket.callbacks import BestCheckpoint, LastCheckpoint, StructuredSparsity, WeightAverage
-from lightning_pocket.callbacks.sparsity_checks import check_surroundings, without_decay
+from lightning_pocket.callbacks.sparsity_checks import check_surroundings, plain_copy, without_decay
 from lightning_pocket.cli import main
+from lightning_pocket.compact.reduce import reduce_network
 from lightning_pocket.errors import PocketError
 from lightning_pocket.regularizers import KernelNumber, KernelSize, KernelwiseAdam, Phases
 from lightning_pocket.regularizers.layer import LayerPenalty
@@ -42,11 +43,19 @@ class Small(nn.Module):
         return [self(x)]
 
 
+class Shortcut(Small):
+    """The penalized units may go."""
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(x + self.third(self.second(x)))
+
+
 class Task(LightningModule):
-    def __init__(self, optimizer=None) -> None:
+    def __init__(self, optimizer=None, network=Small) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.network = Small()
+        self.network = network()
         self.runner = Runner(self.network, Levers())
         self.make_optimizer = optimizer or (lambda p: torch.optim.SGD(p, 0.05, momentum=0.9))
         self.score = "val/dice"
@@ -157,7 +166,7 @@ OPTIMIZERS = {
 def test_phases_follow_each_other_and_frozen_zeros_stay(tmp_path, optimizer):
     regularizer = KernelSize() if optimizer == "kernelwise" else KernelNumber()
     sparsity = StructuredSparsity(regularizer, alpha=0.3, phases=QUARTERS)
-    task, watch, _ = train(tmp_path, sparsity, Task(OPTIMIZERS[optimizer]), epochs=4)
+    task, watch, _ = train(tmp_path, sparsity, Task(OPTIMIZERS[optimizer], Shortcut), epochs=4)
     assert [strength > 0 for strength in watch.strengths] == [False] * 6 + [True] * 12 + [False] * 6
     assert watch.alive[:6] == [8] * 6  # warm-up
     frozen = watch.alive[17]
@@ -174,7 +183,7 @@ def test_phases_follow_each_other_and_frozen_zeros_stay(tmp_path, optimizer):
 
 def test_the_threshold_is_applied_when_sparsifying_ends(tmp_path):
     sparsity = StructuredSparsity(KernelNumber(), alpha=0.3, solver="subgradient", tau=10.0, phases=QUARTERS)
-    _, watch, _ = train(tmp_path, sparsity, epochs=4)
+    _, watch, _ = train(tmp_path, sparsity, Task(network=Shortcut), epochs=4)
     assert watch.alive[:17] == [8] * 17
     assert watch.alive[17:] == [0] * 7  # a threshold of 10 is above every norm
 
@@ -223,7 +232,7 @@ def test_the_best_checkpoint_is_a_sparse_one(tmp_path):
     """The score falls with the epochs, so the first one would be the best of all."""
     best = BestCheckpoint()
     sparsity = StructuredSparsity(KernelNumber(), alpha=0.3, phases=QUARTERS)
-    train(tmp_path, sparsity, callbacks=[best, LastCheckpoint()], epochs=4)
+    train(tmp_path, sparsity, Task(network=Shortcut), callbacks=[best, LastCheckpoint()], epochs=4)
     assert best.epoch == 3  # the first that ends frozen, counted from 1
     for name in ("best", "last"):
         weights = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
@@ -280,6 +289,28 @@ def test_what_cannot_be_sparsified_is_refused(tmp_path):
         train(tmp_path, own, callbacks=[StochasticWeightAveraging(0.1)])
     with pytest.raises(PocketError, match="Adam steps each weight of a kernel"):
         train(tmp_path, StructuredSparsity(KernelSize(), alpha=0.1), Task(OPTIMIZERS["adam"]))
+
+
+def test_a_plain_network_without_a_layer_ends_the_training(tmp_path):
+    sparsity = StructuredSparsity(KernelNumber(), alpha=30.0, phases=QUARTERS)
+    said = (
+        r"no kernel is left of second\.0, third\.0, so that nothing of the image.*less than alpha 30, \d.* of alpha_max"
+    )
+    with pytest.raises(PocketError, match=said):
+        train(tmp_path, sparsity)
+
+
+def test_a_layer_beside_a_shortcut_may_go(tmp_path):
+    task = Task(network=Shortcut)
+    _, watch, trainer = train(tmp_path, StructuredSparsity(KernelNumber(), alpha=30.0, phases=QUARTERS), task)
+    assert watch.alive[-1] == 0
+    assert trainer.global_step == 12
+    assert task.network.training
+
+
+def test_a_reduced_network_is_not_made_sparse_again():
+    with pytest.raises(PocketError, match="the CompactNetwork is what `pocket shrink` has left of a network"):
+        plain_copy(reduce_network(Small().eval(), (1, 8, 8)).network)
 
 
 DISTRIBUTED = """
@@ -351,5 +382,12 @@ def test_mistakes_on_the_command_line_are_one_line(options, fails):
     fit = ["fit", *options, "--config=sparsity_kernel_size"]
     found = fails([*fit, "--trainer.callbacks.alpha_relative=-1"])
     assert "StructuredSparsity.alpha_relative: found -1.0, expected 0 or more" in found
+    found = fails([*fit, "--trainer.callbacks.alpha_relative=nan"])
+    assert "trainer.callbacks.alpha_relative: Expected a <class 'float'>; found nan" in found
+    found = fails([*fit, "--trainer.callbacks.alfa_relative=1"])
+    assert "StructuredSparsity has no option 'alfa_relative'. Did you mean alpha_relative?" in found
+    assert fails([*fit, "--trainer.callbacks.phases.warmup=x"]).endswith(
+        "phases.warmup: Expected a <class 'float'>. Got value: x"
+    )
     assert "Adam steps each weight" in fails([*fit, "--model.init_args.optimizer=torch.optim.Adam"])
     assert "exclude: 'decodr.*' fits no convolution" in fails([*fit, "--trainer.callbacks.exclude=[decodr.*]"])

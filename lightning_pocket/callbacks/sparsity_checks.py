@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from pytorch_lightning import Callback, Trainer
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
+from lightning_pocket.compact import CompactNetwork
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import Expanded, contract, is_expanded
 from lightning_pocket.regularizers import KernelNumber, Regularizer
+from lightning_pocket.speed import untouched
 
 from .weight_average import WeightAverage
 
@@ -78,12 +81,51 @@ def check_surroundings(own: Callback, trainer: Trainer) -> None:
             )
 
 
+def image_shape(task: LightningModule) -> tuple[int, ...]:
+    """Return the shape ``(C, *S)`` of the images that a task is trained on."""
+    network: Any = task.network
+    info = getattr(task, "info", None)
+    size = info.patch_size if info is not None else [2 * step for step in network.divisor]
+    return (int(network.in_channels), *(int(side) for side in size))
+
+
+def check_connected(network: nn.Module, gone: Sequence[str], size: Sequence[int], alpha: str) -> None:
+    """Refuse a network whose output no longer depends on the image: no further training brings it back.
+
+    Args:
+        network: Is run in evaluation on two images, and left as it was.
+        gone: Names of its layers without kernels, at least one.
+        size: ``(C, *S)`` of an image.
+        alpha: The strength, for the message.
+
+    Raises:
+        PocketError: If both images have the same output.
+    """
+    weight = next(network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, *size, generator=generator).to(device=weight.device, dtype=weight.dtype)
+    with untouched(network), torch.no_grad():
+        one, other = network.eval()(images)
+    if torch.equal(one, other):
+        shown = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
+        raise PocketError(
+            f"StructuredSparsity: no kernel is left of {shown}, so that nothing of the image reaches the output. Train "
+            f"again with less than {alpha}, or name layers that must stay in exclude."
+        )
+
+
 def plain_copy(network: nn.Module) -> nn.Module:
     """Return a network without expanded layers: the same one, or a contracted copy.
 
     Raises:
-        PocketError: If its expanded layers have nonlinearities in between.
+        PocketError: If its expanded layers have nonlinearities in between, or it was reduced already.
     """
+    if isinstance(network, CompactNetwork):
+        raise PocketError(
+            f"StructuredSparsity: the {type(network).__name__} is what `pocket shrink` has left of a network, and is "
+            "not made sparse again. Leave the preset out, or take its entry out of trainer.callbacks; or train the "
+            "network before with a larger alpha."
+        )
     if not is_expanded(network):
         return network
     compact = copy.deepcopy(network)

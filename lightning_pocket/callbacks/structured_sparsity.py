@@ -35,7 +35,15 @@ from lightning_pocket.speed import Runner, untouched
 
 from .best_checkpoint import BestCheckpoint
 from .choose_speed import Trainable
-from .sparsity_checks import check_expanded, check_strength, check_surroundings, plain_copy, without_decay
+from .sparsity_checks import (
+    check_connected,
+    check_expanded,
+    check_strength,
+    check_surroundings,
+    image_shape,
+    plain_copy,
+    without_decay,
+)
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +118,7 @@ class StructuredSparsity(Callback):
         self.steps = self.solved = 0
         self.plan: PhasePlan | None = None
         self._zeros: dict[str, Tensor] | None = None
+        self._image: tuple[int, ...] = ()
         self._choices: dict[str, LayerChoice] = {}
         self._penalties: list[LayerPenalty] = []
         self._sparsifier: Sparsifier | None = None
@@ -138,7 +147,8 @@ class StructuredSparsity(Callback):
         task = cast("Trainable", pl_module)
         network = task.network
         compact = plain_copy(network)  # an expanded layer is followed as the one layer that it stands for
-        flow = trace(compact, (2, int(network.in_channels), *_image_size(pl_module)))  # type: ignore[arg-type]
+        self._image = image_shape(pl_module)
+        flow = trace(compact, (2, *self._image))
         choices = choose_layers(compact, flow, self.include, self.exclude)
         check_expanded(network, [name for name, choice in choices.items() if choice.taken], self.regularizer)
         self._penalties, self._choices = make_penalties(
@@ -247,6 +257,9 @@ class StructuredSparsity(Callback):
         gone = [p.name for p in self._penalties if dead[p.name] == p.conv.out_channels]
         if gone:
             trainer.print(f"sparsity: no kernel is left of {', '.join(gone)}")
+            share = "" if not self.alpha_max else f", {strength / self.alpha_max:.3g} of alpha_max"
+            network = cast("Trainable", trainer.lightning_module).network
+            check_connected(network, gone, self._image, f"alpha {strength:.4g}{share}")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, BestCheckpoint):
                 callback.restart()  # what was best before is not sparse
@@ -289,9 +302,3 @@ class StructuredSparsity(Callback):
         self.plan = None if state_dict["plan"] is None else PhasePlan(*state_dict["plan"])
         self.alpha_max, self._zeros = state_dict["alpha_max"], state_dict["zeros"]
         self.steps, self.solved = state_dict["steps"], state_dict["solved"]
-
-
-def _image_size(pl_module: LightningModule) -> list[int]:
-    """Return the spatial size of the images that a task is trained on."""
-    info = getattr(pl_module, "info", None)
-    return [int(size) for size in info.patch_size] if info is not None else [2 * d for d in pl_module.network.divisor]  # type: ignore[union-attr]

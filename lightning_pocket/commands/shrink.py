@@ -21,8 +21,8 @@ def shrink(
     """Remove what is zero from a trained network: kernels, borders of kernels, whole layers.
 
     The reduced network computes the same for images of any size. Both are compared on random images of two sizes before
-    anything is written. The folder that is written can be used like that of a run: by `pocket infer`, `test`, `report`
-    and `profile`.
+    anything is written. Expanded layers are contracted first. The folder that is written can be used like that of a
+    run: by `pocket infer`, `test`, `report` and `profile`.
 
     Args:
         checkpoint: File that `pocket fit` wrote, or folder of a run for its last checkpoint.
@@ -58,6 +58,7 @@ def shrink(
     network = task.network.double()  # constants of what is removed are computed more exactly than they are stored
     size = (network.in_channels, *task.info.patch_size)
     refuse_reduced(network)
+    _contract(network)
     zeroed = threshold(network, size, tau, rings) if tau else network
     sizes = sizes_to_compare(network, network.in_channels, network.divisor, max(task.info.patch_size))
     reduction = _reduce(zeroed, size, merge, device)
@@ -74,6 +75,17 @@ def shrink(
     record = _record(summary, differences, times, {"tau": tau, "rings": rings, "merge": merge, "device": device})
     write_run(Path(output), source, reduction.network, record)
     print(f"written: {output}")
+
+
+def _contract(network: Any) -> None:
+    """Make expanded layers the ones that they stand for: their kernels are what is zero."""
+    from lightning_pocket.layers import contract, is_expanded
+
+    if is_expanded(network):
+        before = sum(p.numel() for p in network.parameters())
+        layers = contract(network)
+        after = sum(p.numel() for p in network.parameters())
+        print(f"contracted {layers} expanded layers: {before:,} -> {after:,} parameters")
 
 
 def _reduce(network: Any, size: Sequence[int], merge: str, device: str) -> Any:

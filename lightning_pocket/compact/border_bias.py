@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
@@ -67,6 +68,7 @@ class BorderBias(nn.Module):
         ones = torch.ones(1, 1, *x.shape[2:], dtype=weight.dtype, device=weight.device)
         if self.padding is not None:
             ones = pad(ones, self.padding, "zeros")
-        with torch.autocast(weight.device.type, enabled=False):
+        device = weight.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             answer: Tensor = self.conv(ones)
         return answer

@@ -51,8 +51,11 @@ def conv(settings: Settings, channels: Sequence[int]) -> int:
 
 
 def _check_sizes(settings: Settings) -> None:
-    """Refuse parts whose results, which are put side by side, differ in size."""
+    """Refuse parts whose results, which are put side by side, differ in size, and what torch does not pad."""
     border = settings["border"]
+    sides = zip(settings["output_padding"] or [], settings["stride"], settings["dilation"], strict=False)
+    if any(extra >= max(step, gap) for extra, step, gap in sides):
+        raise Misfit(f"output_padding: found {settings['output_padding']}, expected less than stride or dilation")
     if border and settings["mode"] != "zeros":
         raise Misfit(f"border: is given with mode {settings['mode']!r}, expected null")
     grown = [

@@ -17,6 +17,7 @@ from lightning_pocket.storage import DAMAGED, partial_path
 from .architecture import Architecture
 from .body import Unit, build_body, schedule
 from .graph import IMAGE
+from .shapes import check_shapes
 
 #: Names of the two files of a reduced network, side by side.
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.pt"
@@ -59,6 +60,7 @@ class CompactNetwork(Network):
         self._file = self_file
         self._pretrained = pretrained
         self._check(in_channels, out_channels)
+        check_shapes(found, str(self_file or "network.architecture"))
         self.body, units = build_body(found)
         self._all = schedule(units, found.outputs)
         self._first = schedule(units, found.outputs[:1])
@@ -146,11 +148,11 @@ def load_compact(path: str | Path) -> CompactNetwork:
         PocketError: If a file is missing or damaged, or the two do not belong together.
     """
     file = _file(Path(path))
-    architecture = Architecture.read(file)
+    with torch.device("meta"):  # the shapes are compared before memory is taken: the files may say anything
+        blank = make_network(str(file))
     weights = file.with_name(WEIGHTS)
     state = _read_weights(weights)
-    with torch.device("meta"):  # the shapes are compared before memory is taken: the files may say anything
-        _check_fit(make_network(architecture), state, weights)
+    _check_fit(blank, state, weights)
     network = make_network(str(file))
     _take(network, state)
     return network.eval()

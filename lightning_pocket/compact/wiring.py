@@ -121,6 +121,8 @@ class Add(nn.Module):
                 continue
             if total is None:
                 total = x.new_zeros(len(x), self.channels, *x.shape[2:])
+            if total.shape[2:] != x.shape[2:]:  # index_add looks only when there are values
+                raise ValueError(f"sizes {tuple(total.shape[2:])} and {tuple(x.shape[2:])} are added")
             total = total.index_add(1, getattr(self, f"positions_{index}"), x.to(total.dtype))
         if total is None:
             raise ValueError("nothing to add")

@@ -48,6 +48,7 @@ def measure_costs(found: Sequence[Trained], rounds: int) -> list[Costs]:
     import torch
 
     from lightning_pocket.compact.latency import time_side_by_side
+    from lightning_pocket.layers import contract_for_use
     from lightning_pocket.profiling.macs import count_macs
     from lightning_pocket.speed import folded
     from lightning_pocket.tasks import load_task
@@ -57,6 +58,8 @@ def measure_costs(found: Sequence[Trained], rounds: int) -> list[Costs]:
     _check_sizes(found, sizes)
     image = torch.rand(1, *sizes[0])
     networks = [task.network.eval() for task in tasks]
+    for network in networks:
+        contract_for_use(network)
     times: list[float | None] = [None] * len(found)
     if rounds:
         ways = [*networks, *map(folded, networks)]

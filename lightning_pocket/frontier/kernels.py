@@ -40,10 +40,13 @@ def correlation_curve(run: Path) -> list[tuple[float, float]]:
 
 
 def network_of(run: Path) -> nn.Module:
-    """Return the trained network of a run, before anything was removed from it."""
+    """Return the trained network of a run, contracted, before anything was removed from it."""
+    from lightning_pocket.layers import contract_for_use
     from lightning_pocket.tasks import load_task
 
-    return load_task(RunFolder(run).last).network
+    network = load_task(RunFolder(run).last).network
+    contract_for_use(network)
+    return network
 
 
 def correlation(network: nn.Module, layers: Sequence[str]) -> float | None:

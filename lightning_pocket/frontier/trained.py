@@ -15,6 +15,7 @@ from lightning_pocket.reports.collect import read_run
 from lightning_pocket.reports.shrinking import RECORD, Shrinking, read_shrinking
 from lightning_pocket.reports.statistics_tables import scores_of
 from lightning_pocket.run_folder import RunFolder
+from lightning_pocket.storage import read_json
 from lightning_pocket.sweeps.read import read_sweep
 from lightning_pocket.sweeps.record import COPY
 from lightning_pocket.sweeps.shrunk import score_of, shrunk_run
@@ -69,6 +70,7 @@ class Trained:
         runs: The trainings.
         penalty: How it was made sparse; None where it was not.
         shrinkings: What is left of each run's network; empty without a penalty.
+        made: Folders of what is left, where they are not those beside the runs.
     """
 
     kind: str
@@ -76,10 +78,13 @@ class Trained:
     runs: tuple[Path, ...]
     penalty: Penalty | None
     shrinkings: tuple[Shrinking, ...] = ()
+    made: tuple[Path, ...] = ()
 
     @property
     def networks(self) -> list[Path]:
         """The runs whose networks count: those that were shrunk, where there was a penalty."""
+        if self.made:
+            return list(self.made)
         return [shrunk_run(run) for run in self.runs] if self.penalty else list(self.runs)
 
     @property
@@ -118,6 +123,9 @@ def find_trained(folders: Sequence[Path]) -> tuple[list[Trained], list[str]]:
         if (folder / COPY).is_file():
             own, more = _of_study(folder)
             found, left_out = [*found, *own], [*left_out, *more]
+        elif (folder / RECORD).is_file():
+            own, more = _of_shrunk(folder)
+            found, left_out = [*found, *own], [*left_out, *more]
         elif (folder / "manifest.json").is_file():
             settings = _settings(folder)
             own, more = _shrunk([_trained([folder], settings, BASE, folder.name)], [])
@@ -125,6 +133,18 @@ def find_trained(folders: Sequence[Path]) -> tuple[list[Trained], list[str]]:
         else:
             raise PocketError(f"{folder}: holds neither a study nor a run. Name what `pocket sweep` or `fit` wrote.")
     return found, left_out
+
+
+def _of_shrunk(folder: Path) -> tuple[list[Trained], list[str]]:
+    """Return what `pocket shrink` wrote, whatever its name; the run before tells the penalty and the kernels."""
+    origin = Path(read_json(folder / RECORD).get("shrunk_from", {}).get("checkpoint", ""))
+    run = origin.parent.parent
+    if not (origin.is_file() and RunFolder(run).config.is_file()):
+        return [], [f"{folder}: was made of {origin}, which is not there; the kernels before are drawn too"]
+    settings = _settings(run)
+    if _penalty(settings) is None:
+        return [], [f"{folder}: was made of {run}, which was trained without a penalty"]
+    return _shrunk([replace(_trained([run], settings, BASE, run.name), made=(folder,))], [])
 
 
 def _of_study(folder: Path) -> tuple[list[Trained], list[str]]:

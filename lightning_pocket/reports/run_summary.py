@@ -70,7 +70,7 @@ def summarize_training(run: Path) -> Summary:
     }
     held_out = manifest.get("data", {}).get("split", {}).get("test", True)
     test = [["test", f"--run_dir={run}"]] if held_out else []
-    sparse = [["shrink", str(run), f"--output={run}_shrunk"]] if _is_sparse(run) else []
+    sparse = [["shrink", str(run), f"--output={run}.shrunk"]] if _is_sparse(run) else []
     note = "" if held_out else "No case is held out for a test."
     return Summary(rows, [*test, *sparse, ["report", str(run)]], note)
 
