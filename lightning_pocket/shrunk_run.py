@@ -101,7 +101,7 @@ def _fill(folder: Path, output: Path, source: Source, network: CompactNetwork, r
         write_text(run.config, yaml.safe_dump(_config(source.run, output, network), sort_keys=False))
         if source.run.manifest.is_file():
             parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-            changed = {"parameters": parameters, "shrunk_from": origin}
+            changed = {"parameters": parameters, "deployed_parameters": parameters, "shrunk_from": origin}
             write_json(run.manifest, read_json(source.run.manifest) | changed)
 
 

@@ -22,7 +22,7 @@ def shrink(
 
     The reduced network computes the same for images of any size. Both are compared on random images of two sizes before
     anything is written. The folder that is written can be used like that of a run: by `pocket infer`, `test`, `report`
-    and `profile`.
+    and `profile`. Layers that were expanded for training are contracted first.
 
     Args:
         checkpoint: File that `pocket fit` wrote, or folder of a run for its last checkpoint.
@@ -56,6 +56,7 @@ def shrink(
     _check_device(device)
     task = load_task(source.checkpoint)
     network = task.network.double()  # constants of what is removed are computed more exactly than they are stored
+    _contract(network, source.checkpoint)
     size = (network.in_channels, *task.info.patch_size)
     refuse_reduced(network)
     zeroed = threshold(network, size, tau, rings) if tau else network
@@ -74,6 +75,20 @@ def shrink(
     record = _record(summary, differences, times, {"tau": tau, "rings": rings, "merge": merge, "device": device})
     write_run(Path(output), source, reduction.network, record)
     print(f"written: {output}")
+
+
+def _contract(network: Any, checkpoint: Path) -> None:
+    """Make layers that were expanded for training what they are used as, in place."""
+    from lightning_pocket.layers import contract_for_use, is_expanded
+
+    count = contract_for_use(network)
+    if count:
+        print(f"contracted {count} expanded layers")
+    if is_expanded(network):
+        raise PocketError(
+            f"{checkpoint}: layers.expansion.mode is nonlinear. Such layers stay as they were trained, and cannot be "
+            "shrunk. Train with fused."
+        )
 
 
 def _reduce(network: Any, size: Sequence[int], merge: str, device: str) -> Any:
