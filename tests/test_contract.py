@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,29 @@ def test_infer_contracts_by_itself(expanded_run, contracted, image, tmp_path, ca
     assert "contracted" not in capsys.readouterr().out.replace("last_contracted", "")
     one, other = (labels(tmp_path / name / image.name) for name in ("expanded", "compact"))
     assert np.array_equal(one, other)
+
+
+@pytest.mark.e2e
+def test_shrink_contracts_first(expanded_run, tmp_path, capsys, fails):
+    """Rows of last factors that are zero are kernels of the compact network."""
+    content = torch.load(expanded_run / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, value in content["state_dict"].items():
+        if name.startswith("network.encoder.1.0.0.factors.2"):
+            value[:3] = 0
+    run = tmp_path / "run"
+    shutil.copytree(expanded_run, run)
+    torch.save(content, run / "checkpoints" / "last.ckpt")
+    main(["shrink", str(run), f"--output={tmp_path / 'small'}"])
+    assert "contracted 12 expanded layers" in capsys.readouterr().out
+    expanded, small = (load_task(folder / "checkpoints" / "last.ckpt").network for folder in (run, tmp_path / "small"))
+    x = torch.randn(1, 1, 8, 16, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), expanded(x), rtol=1e-4, atol=1e-5)
+    assert parameters(small) < 5259
+    assert read_run(tmp_path / "small").parameters == parameters(small)
+    content["hyper_parameters"]["network"]["init_args"]["layers"]["expansion"]["mode"] = "nonlinear"
+    torch.save(content, tmp_path / "nonlinear.ckpt")
+    assert "mode is nonlinear" in fails(["shrink", str(tmp_path / "nonlinear.ckpt"), f"--output={tmp_path / 'x'}"])
 
 
 @pytest.mark.e2e

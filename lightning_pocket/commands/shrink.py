@@ -58,7 +58,7 @@ def shrink(
     network = task.network.double()  # constants of what is removed are computed more exactly than they are stored
     size = (network.in_channels, *task.info.patch_size)
     refuse_reduced(network)
-    _contract(network)
+    _contract(network, source.checkpoint)
     zeroed = threshold(network, size, tau, rings) if tau else network
     sizes = sizes_to_compare(network, network.in_channels, network.divisor, max(task.info.patch_size))
     reduction = _reduce(zeroed, size, merge, device)
@@ -77,15 +77,20 @@ def shrink(
     print(f"written: {output}")
 
 
-def _contract(network: Any) -> None:
-    """Make expanded layers the ones that they stand for: their kernels are what is zero."""
-    from lightning_pocket.layers import contract, is_expanded
+def _contract(network: Any, checkpoint: Path) -> None:
+    """Make expanded layers the ones that they stand for, in place: their kernels are what is zero."""
+    from lightning_pocket.layers import contract_for_use, is_expanded
 
-    if is_expanded(network):
-        before = sum(p.numel() for p in network.parameters())
-        layers = contract(network)
+    before = sum(p.numel() for p in network.parameters())
+    count = contract_for_use(network)
+    if count:
         after = sum(p.numel() for p in network.parameters())
-        print(f"contracted {layers} expanded layers: {before:,} -> {after:,} parameters")
+        print(f"contracted {count} expanded layers: {before:,} -> {after:,} parameters")
+    if is_expanded(network):
+        raise PocketError(
+            f"{checkpoint}: layers.expansion.mode is nonlinear. Such layers stay as they were trained, and cannot be "
+            "shrunk. Train with fused."
+        )
 
 
 def _reduce(network: Any, size: Sequence[int], merge: str, device: str) -> Any:
