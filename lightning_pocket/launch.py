@@ -167,8 +167,10 @@ def read_config(path: Path) -> Any:
     """
     import yaml
 
+    from lightning_pocket.storage import load_yaml
+
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PocketError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
 

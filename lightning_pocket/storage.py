@@ -145,6 +145,20 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, to_json(data))
 
 
+def load_yaml(text: str) -> Any:
+    """Return what YAML says, read by libyaml where PyYAML has it: ten times as quickly.
+
+    Args:
+        text: The YAML.
+
+    Raises:
+        yaml.YAMLError: If it is not YAML.
+    """
+    import yaml  # most of what imports this module reads none
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 

@@ -5,6 +5,11 @@ import sys
 
 from lightning_pocket.cli import main
 
-if __name__ == "__main__":
+
+def run() -> None:
     for arguments in json.loads(sys.argv[1]):
         main(arguments)
+
+
+if __name__ == "__main__":
+    run()

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
 from lightning_pocket.networks import Network
+from lightning_pocket.storage import load_yaml
 
 ROOT = Path(__file__).parents[1]
 
 
 def network_overlay(preset: str) -> dict[str, Any]:
     """Return what a preset says of the network."""
-    content = yaml.safe_load((ROOT / "configs" / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    content = load_yaml((ROOT / "configs" / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
     return content["model"]["init_args"]["network"]
 
 

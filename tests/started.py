@@ -230,8 +230,9 @@ class _Server:
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        sys.argv = ["pocket", *request["arguments"]]
-        return getattr(import_module(module), name)
+        called = import_module(module)
+        sys.argv = [str(called.__file__), *request["arguments"]]  # which Lightning starts again in further processes
+        return getattr(called, name)
 
 
 def _run(function: Callable[[], None]) -> None:

@@ -2,7 +2,8 @@
 
 ``STAND_IN`` names a folder: ``log`` gets a line for each training that begins and ends, with its process; ``seconds``
 holds how long a training takes at most (it ends when the file is gone), and each line of ``fails`` an option with which
-it fails, and what it says then. The score of a run is the sum of ``--x`` and ``--y``; ``--z`` changes nothing.
+it fails, and what it says then. The score of a run is the sum of ``--x`` and ``--y``; ``--z`` changes nothing. With
+``STAND_IN_PROGRAM`` a study starts its trainings as ``pocket`` does, instead of forking them.
 """
 
 import hashlib
@@ -145,8 +146,12 @@ def main():
     elif command == "profile":
         profile(Path(given["output"]))
     else:
-        with (
-            mock.patch("lightning_pocket.studies.jobs.start_tied", tied("sweep_stand_in:main")),
-            mock.patch("lightning_pocket.sweeps.start.resolve", resolve),
-        ):
+        forked = mock.patch("lightning_pocket.studies.jobs.start_tied", tied("sweep_stand_in:main"))
+        program = mock.patch("lightning_pocket.launch.program", return_value=[sys.executable, __file__])
+        chosen = program if "STAND_IN_PROGRAM" in os.environ else forked
+        with chosen, mock.patch("lightning_pocket.sweeps.start.resolve", resolve):
             pocket()
+
+
+if __name__ == "__main__":
+    main()

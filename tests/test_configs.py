@@ -5,12 +5,12 @@ from itertools import zip_longest
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from lightning_pocket.cli import main
 from lightning_pocket.commands.train import PocketCLI, train
 from lightning_pocket.launch import configs_folder
+from lightning_pocket.storage import load_yaml
 
 EXPERIMENTS = sorted((configs_folder() / "experiments").glob("*.yaml"))
 IMAGES = [path for path in EXPERIMENTS if "data/images.yaml" in path.read_text(encoding="utf-8")]
@@ -41,7 +41,7 @@ PRESETS = [p.stem for p in sorted((configs_folder() / "presets").glob("*.yaml"))
 
 
 def changes_the_network_alone(preset):
-    content = yaml.safe_load((configs_folder() / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    content = load_yaml((configs_folder() / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
     task = content.get("model", {}).get("init_args", {})
     return list(content) == ["model"] and list(content["model"]) == ["init_args"] and list(task) == ["network"]
 
@@ -138,7 +138,7 @@ def test_every_preset_for_images_builds(build_images, presets):
 @pytest.mark.parametrize("path", sorted(configs_folder().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_says_what_it_is(path):
     assert path.read_text(encoding="utf-8").startswith("# "), "begin with a comment that says what the config is for"
-    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+    assert isinstance(load_yaml(path.read_text(encoding="utf-8")), dict)
 
 
 @pytest.mark.parametrize(("network", "pocket"), [("resnet", 779_843), ("densenet", 1_259_075), ("hrnet", 698_275)])

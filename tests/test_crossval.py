@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import torch
 import yaml
 from in_process import in_this_process
 from scipy import ndimage
+from started import start_pocket
 
 from lightning_pocket.cli import main
 from lightning_pocket.commands.prepare import prepare
@@ -24,7 +23,6 @@ from lightning_pocket.data.images import read_label
 from lightning_pocket.data.original import CachedOriginal
 from lightning_pocket.errors import PocketError
 from lightning_pocket.inference import remove_islands
-from lightning_pocket.launch import program
 from lightning_pocket.reports.collect import read_run
 from lightning_pocket.reports.tested import is_tested, read_tested, record_test
 from lightning_pocket.run_folder import RunFolder
@@ -67,8 +65,7 @@ def killed(two_folds, tmp_path_factory):
     folder = tmp_path_factory.mktemp("crossval") / "pocket"
     with in_this_process():
         main(command(two_folds, folder, "--only=0"))
-    arguments = [*program(), *command(two_folds, folder)]
-    parent = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True)
+    parent = start_pocket(command(two_folds, folder))
     deadline = time.monotonic() + 300
     last = folder / "fold_1" / "checkpoints" / "last.ckpt"
     try:
@@ -76,7 +73,7 @@ def killed(two_folds, tmp_path_factory):
             time.sleep(0.01)
         child = json.loads((folder / "fold_1" / ".lock").read_text())["pid"]
     finally:
-        os.kill(parent.pid, signal.SIGKILL)
+        parent.kill()
         parent.wait()
     return folder, child
 

@@ -5,7 +5,6 @@ import csv
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from conftest import quick_options
 from interruption import kill_after
+from started import TRAINING, Started
 from torch import nn
 
 from lightning_pocket.cli import main
@@ -291,12 +291,7 @@ def test_two_processes_have_the_same_regressor(trained, blobs_cache, tmp_path):
     more = ["--model.init_args.distillation.init_args.regressor=two_stage"]
     command = arguments(blobs_cache, tmp_path / "run", trained, "distill_hint", *two, *more)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_pocket", *command],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    process = Started("several_commands:run", [json.dumps([command])], env=environment, imports=TRAINING)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-2000:]
     assert any("regressors" in name for name in tensors(tmp_path / "run"))

@@ -54,23 +54,23 @@ def test_a_killed_run_ends_bit_equal_and_learns_what_a_plain_one_does(
     plain: Path, options: list[str], tmp_path: Path, preset: str, compiler: list[Any]
 ) -> None:
     arguments = ["fit", *options, *SHORT, f"--config={preset}"]
-    main([*arguments, f"--run_dir={tmp_path / 'whole'}"])
-    kill_after([*arguments, f"--run_dir={tmp_path / 'killed'}"])
-    main([*arguments, f"--run_dir={tmp_path / 'killed'}"])
-    whole, killed = tensors(tmp_path / "whole"), tensors(tmp_path / "killed")
-    assert all(torch.equal(a, b) for a, b in zip(whole, killed, strict=True))
+    killed, whole = tmp_path / "killed", plain
+    kill_after([*arguments, f"--run_dir={killed}"])
+    main([*arguments, f"--run_dir={killed}"])
+    if preset in ("channels_last", "fused"):  # the others compute what a plain run does to the last bit
+        whole = tmp_path / "whole"
+        main([*arguments, f"--run_dir={whole}"])
+    assert all(torch.equal(a, b) for a, b in zip(tensors(whole), tensors(killed), strict=True))
     assert bool(compiler) == (preset == "compile")
-    keys = content(tmp_path / "whole")["state_dict"].keys()
+    keys = content(killed)["state_dict"].keys()
     assert list(keys) == list(content(plain)["state_dict"])  # no _orig_mod
-    if preset in ("keep_memory", "checkpoint_activations", "compile"):
-        assert all(torch.equal(a, b) for a, b in zip(whole, tensors(plain), strict=True))
-    task = load_task(tmp_path / "whole" / "checkpoints" / "last.ckpt")
+    task = load_task(killed / "checkpoints" / "last.ckpt")
     x = torch.randn(1, 1, 8, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(task.runner(x), task.network(x), rtol=1e-3, atol=1e-4)
         expected = load_task(plain / "checkpoints" / "last.ckpt").runner(x)
     torch.testing.assert_close(task.runner(x).detach(), expected, rtol=0.05, atol=0.05)
-    main(["test", f"--run_dir={tmp_path / 'whole'}"])
+    main(["test", f"--run_dir={killed}"])
 
 
 @pytest.mark.e2e

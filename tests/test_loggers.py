@@ -3,12 +3,15 @@
 import csv
 import json
 import logging
+import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
+from started import Started
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_pocket.callbacks import WandbRun
@@ -198,25 +201,21 @@ def test_a_disabled_run_writes_nothing_of_wandb(tmp_path):
     assert not list(tmp_path.rglob("*.wandb"))
 
 
-def test_the_mode_is_chosen_without_asking_anyone(tmp_path):
-    code = """
-import os
-from lightning_pocket.callbacks import WandbRun
+def print_modes():
+    def mode(chosen="auto"):
+        return WandbRun(".", mode=chosen)._session._resolve_mode()
 
-def mode(chosen="auto"):
-    return WandbRun(".", mode=chosen)._session._resolve_mode()
+    modes = [mode()]
+    os.environ["WANDB_API_KEY"] = 40 * "0"
+    modes.append(mode())
+    os.environ["WANDB_MODE"] = "offline"
+    sys.stdout.write(repr([*modes, mode(), mode("online")]))
 
-modes = [mode()]
-os.environ["WANDB_API_KEY"] = 40 * "0"
-modes.append(mode())
-os.environ["WANDB_MODE"] = "offline"
-print([*modes, mode(), mode("online")])
-"""
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(
-        command, capture_output=True, encoding="utf-8", check=True, cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=60
-    )
-    assert result.stdout.strip() == "['offline', 'online', 'offline', 'online']"
+
+def test_the_mode_is_chosen_without_asking_anyone():
+    process = Started(f"{Path(__file__).stem}:print_modes", [])
+    output, _ = process.communicate(timeout=60)
+    assert output == "['offline', 'online', 'offline', 'online']"
 
 
 def test_default_runs_import_neither_wandb_nor_tensorboard_before_they_log():

@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from shipped_networks import ROOT, arguments, build, network_overlay, parameters, parser
 from torch import nn
 
 from lightning_pocket.layers import PReLU
+from lightning_pocket.storage import load_yaml
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "networks.json").read_text(encoding="utf-8"))
 NETWORKS = sorted(path.stem for path in (ROOT / "configs" / "networks").glob("*.yaml"))
 
 
 def shipped(name: str) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "configs" / "networks" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return load_yaml((ROOT / "configs" / "networks" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def adjusts_the_network(path: Path) -> bool:
     """Tell presets that change settings of any network from those that choose one, or leave it alone."""
-    network = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}).get("init_args", {}).get("network")
+    network = load_yaml(path.read_text(encoding="utf-8")).get("model", {}).get("init_args", {}).get("network")
     return isinstance(network, dict)
 
 

@@ -1,16 +1,16 @@
 """What fits in some memory, and what to say when memory runs out."""
 
-import json
 import math
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from started import TRAINING, Started
 
+from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
 from lightning_pocket.profiling import out_of_memory
 from lightning_pocket.profiling.memory import largest_batch, largest_patch
@@ -148,53 +148,24 @@ def test_available_memory_respects_the_limits(monkeypatch, tmp_path):
     assert out_of_memory.available_mib("cpu") == pytest.approx(200 - 144, abs=8)
 
 
-#: Runs each command that it reads in a process of its own, which has the libraries from this one.
-LIMITED = """
-import json, os, resource, sys
-import lightning_pocket.commands.train
-from lightning_pocket.cli import main
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]) * 2**20,) * 2)
-        main(json.loads(line))
-        sys.exit()
-    _, status = os.waitpid(child, 0)
-    print("ended with", os.waitstatus_to_exitcode(status), flush=True)
-"""
+def run_within():
+    """Run a command that may take so many MiB, the first argument, beyond what its libraries take."""
+    import resource
+
+    taken = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]) * MIB,) * 2)
+    main(sys.argv[2:])
 
 
-@pytest.fixture
-def fit_within(tmp_path):
-    """Run `pocket fit` in a process that may take so many MiB beyond what its libraries take."""
-    servers = []
-
-    def run(mib, arguments):
-        errors = tmp_path / f"errors_{mib}"
-        if not servers:
-            command = [sys.executable, "-c", LIMITED, str(mib)]
-            with errors.open("w") as file:
-                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
-                servers.append(subprocess.Popen(command, text=True, **pipes))
-        before = errors.stat().st_size
-        servers[0].stdin.write(json.dumps(["fit", *arguments]) + "\n")
-        servers[0].stdin.flush()
-        said = ""
-        while not said.startswith("ended with"):
-            said = servers[0].stdout.readline()
-            assert said, errors.read_text(encoding="utf-8")
-        return int(said.split()[-1]), errors.read_text(encoding="utf-8")[before:]
-
-    yield run
-    for server in servers:
-        server.kill()
-        server.communicate()
+def fit_within(mib, arguments):
+    process = Started(f"{Path(__file__).stem}:run_within", [mib, "fit", *arguments], imports=TRAINING)
+    _, errors = process.communicate()
+    return process.returncode, errors
 
 
 @pytest.mark.e2e
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are those of Linux")
-def test_a_training_that_runs_out_of_memory_says_what_would_fit(blobs_cache, tmp_path, fit_within):
+def test_a_training_that_runs_out_of_memory_says_what_would_fit(blobs_cache, tmp_path):
     network = "model.init_args.network.init_args"
     options = {
         "run_dir": tmp_path / "run",

@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from interruption import kill_after
+from started import TRAINING, Started, start_pocket
 
 from lightning_pocket.cli import main
-from lightning_pocket.launch import program
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +34,7 @@ def state(run_dir):
 
 
 def kill_after_first_checkpoint(arguments, run_dir):
-    process = subprocess.Popen([*program(), *arguments], start_new_session=True, stderr=subprocess.DEVNULL)
+    process = start_pocket(arguments)
     last = run_dir / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 50
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -77,10 +75,10 @@ def metrics(run_dir):
 
 
 def test_ctrl_c_says_how_to_continue(options):
-    arguments = [*program(), "fit", *options, "--trainer.max_epochs=1000"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
-    assert process.stdout is not None
-    assert "parameters; run folder" in process.stdout.readline()
+    process = start_pocket(["fit", *options, "--trainer.max_epochs=1000"])
+    while "parameters; run folder" not in process.read()[0]:
+        time.sleep(0.05)
+        assert process.poll() is None
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
@@ -93,16 +91,10 @@ def test_two_processes_share_the_work_and_report_every_case_once(options, tmp_pa
     """Both commands in the same two processes; Lightning starts the second one as it starts that of ``pocket``."""
     fit = ["fit", *options, "--trainer.devices=2", "--trainer.strategy=ddp"]
     commands = json.dumps([fit, ["test", f"--run_dir={tmp_path / 'run'}"]])
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    result = subprocess.run(
-        [sys.executable, "-m", "several_commands", commands],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = Started("several_commands:run", [commands], env=environment, imports=TRAINING)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-2000:]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     split = manifest["data"]["split"]
     assert manifest["finished"] is True

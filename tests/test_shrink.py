@@ -165,7 +165,7 @@ def test_expanded_layers_are_contracted_first(
     main(["frontier", str(run), "--output", str(tmp_path / "drawn"), "--rounds=0"])
     assert (tmp_path / "drawn" / "figures" / "kernels_learned_widths.svg").is_file()
     main(["fit", *options, f"--run_dir={tmp_path / 'n'}", "--config=expanded_cl", *NONLINEAR])
-    assert "cannot be contracted" in fails(["shrink", str(tmp_path / "n"), "--output", str(tmp_path / "no")])
+    assert "mode is nonlinear" in fails(["shrink", str(tmp_path / "n"), "--output", str(tmp_path / "no")])
 
 
 def test_what_cannot_be_shrunk_is_told_in_one_line(trained: Path, tmp_path: Path, fails: Callable[..., str]) -> None:

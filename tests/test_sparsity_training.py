@@ -1,7 +1,7 @@
 """Structured sparsity inside a training: steps, phases, checkpoints, processes, mistakes."""
 
+import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from interruption import kill_after
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.strategies import FSDPStrategy
+from started import Started
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -313,37 +314,30 @@ def test_a_reduced_network_is_not_made_sparse_again():
         plain_copy(reduce_network(Small().eval(), (1, 8, 8)).network)
 
 
-DISTRIBUTED = """
-import sys, torch
-sys.path[:0] = [{tests!r}]
-from test_sparsity_training import Task, StructuredSparsity, KernelNumber, KernelSize, OPTIMIZERS, Phases
-from pytorch_lightning import Trainer
-from torch.utils.data import DataLoader, TensorDataset, DistributedSampler
-
 class Ranked(Task):
     def train_dataloader(self):
         torch.manual_seed(100 + self.global_rank)  # each process has images of its own
         return DataLoader(torch.randn(12, 1, 8, 8), batch_size=4)
 
-if __name__ == "__main__":
-    sparsity = StructuredSparsity(KernelNumber(), alpha_relative=0.3, batches=1,
-        phases=Phases(warmup=0, finetune=0.25))
-    trainer = Trainer(max_epochs=4, callbacks=[sparsity], accelerator="cpu", strategy="ddp", devices=2, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        use_distributed_sampler=False)
+
+def train_in_two_processes():
+    phases = Phases(warmup=0, finetune=0.25)
+    sparsity = StructuredSparsity(KernelNumber(), alpha_relative=0.3, batches=1, phases=phases)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    two = {"accelerator": "cpu", "strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
+    trainer = Trainer(max_epochs=4, callbacks=[sparsity], enable_checkpointing=False, **quiet, **two)
     task = Ranked(OPTIMIZERS["adam"])
     trainer.fit(task)
     found = (sparsity.alpha_max, sparsity._zeros, task.network.state_dict())
-    torch.save(found, sys.argv[1] + f"/{{trainer.global_rank}}.pt")
-"""
+    torch.save(found, f"{sys.argv[1]}/{trainer.global_rank}.pt")
 
 
 @pytest.mark.e2e
 def test_two_processes_have_the_same_zeros(tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(DISTRIBUTED.format(tests=str(Path(__file__).parent)), encoding="utf-8")
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = Started(f"{Path(__file__).stem}:train_in_two_processes", [tmp_path], env=environment)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-2000:]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert one[0] == other[0]
     assert all(torch.equal(one[1][name], other[1][name]) for name in one[1])
@@ -391,3 +385,7 @@ def test_mistakes_on_the_command_line_are_one_line(options, fails):
     )
     assert "Adam steps each weight" in fails([*fit, "--model.init_args.optimizer=torch.optim.Adam"])
     assert "exclude: 'decodr.*' fits no convolution" in fails([*fit, "--trainer.callbacks.exclude=[decodr.*]"])
+
+
+if __name__ == "__main__":
+    train_in_two_processes()

@@ -215,7 +215,8 @@ def test_a_fine_tuned_run_begins_better(pretrained, blobs, blobs_cache, tmp_path
     assert losses(tuned)[0] < losses(tmp_path / "scratch")[0] - 0.03
     recorded = json.loads((tuned / "manifest.json").read_text(encoding="utf-8"))["start_from"]
     assert recorded["sha256"] == sha256(pretrained / "checkpoints" / "last.ckpt")
-    main(["test", f"--run_dir={tuned}"])
+    if name == "same":
+        main(["test", f"--run_dir={tuned}"])
     assert "Please add the following callbacks" not in capsys.readouterr().err
 
 

@@ -30,6 +30,8 @@ pytestmark = [
 class DatabaseWorkers(Workers):
     """Processes whose study is in a database; its URL is in the environment of this process."""
 
+    imports = (*Workers.imports, "psycopg", "optuna.storages._rdb.storage", "sqlalchemy.dialects.postgresql.psycopg")
+
     def study(self):
         return open_study(self.folder, os.environ["POCKET_SWEEP_STORAGE"])[0]
 
@@ -93,10 +95,10 @@ def test_two_workers_take_every_point_exactly_once(workers, server):
 def test_a_killed_worker_s_trial_is_retried_and_no_training_knows_the_password(workers, server):
     (workers.home / "seconds").write_text("60")
     content = GRID | {"trials": 4}
-    killed = workers.start(content)
+    killed = workers.start(content, program=True)
     workers.wait_for(lambda: len(workers.log()) == 1)
     training = int(workers.log()[0][1])
-    other = workers.start(content)
+    other = workers.start(content, program=True)
     workers.wait_for(lambda: len(workers.log()) == 2)
     secret = server.password.encode()
     assert secret in environment(killed.pid), "a worker needs it"

@@ -33,25 +33,30 @@ from lightning_pocket.sweeps.study_storage import JOURNAL, open_storage
 from lightning_pocket.sweeps.twins import find_twin
 from lightning_pocket.sweeps.worker import Worker
 
-#: What `pocket sweep` imports.
-IMPORTS = ("optuna", "lightning_pocket.sweeps.start", "lightning_pocket.sweeps.worker")
-
 
 class Workers:
     """Processes of ``pocket sweep`` on one study, with a program that stands for training."""
 
+    imports: tuple[str, ...] = ("optuna", "lightning_pocket.sweeps.start", "lightning_pocket.sweeps.worker")
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = home / "study"
-        self.processes: list[Started] = []
+        self.processes: list[Started | subprocess.Popen[bytes]] = []
 
-    def start(self, content=GRID, options=()):
+    def start(self, content=GRID, options=(), program=False):
+        """Start a worker; as ``pocket`` is started, and starts its trainings, where ``program`` is true."""
         file = self.home / "grid.yaml"
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
         environment = {**os.environ, "STAND_IN": str(self.home)}
         command = ["sweep", str(file), f"--output={self.folder}", *options]
         with (self.home / "output").open("ab") as output:
-            process = Started("sweep_stand_in:main", command, None, output, output, environment, IMPORTS)
+            if program:
+                environment["STAND_IN_PROGRAM"] = "1"
+                real = [sys.executable, sweep_stand_in.__file__, *command]
+                process = subprocess.Popen(real, env=environment, stdout=output, stderr=output)
+            else:
+                process = Started("sweep_stand_in:main", command, None, output, output, environment, self.imports)
         self.processes.append(process)
         return process
 
@@ -109,21 +114,22 @@ def test_two_workers_take_every_point_exactly_once(workers):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_a_killed_worker_s_trial_is_retried_and_its_training_does_not_run_on(workers):
     (workers.home / "seconds").write_text("60")
-    killed = workers.start()
+    content = GRID | {"trials": 3}
+    killed = workers.start(content, program=True)
     workers.wait_for(lambda: len(workers.log()) == 1)
     training = int(workers.log()[0][1])
-    other = workers.start()
+    other = workers.start(content, program=True)
     workers.wait_for(lambda: len(workers.log()) == 2)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     workers.wait_for(lambda: not is_alive(training))
     (workers.home / "seconds").unlink()
     assert other.wait(120) == 0, (workers.home / "output").read_text(encoding="utf-8")
-    assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(8)}
-    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(8)}
+    assert workers.count("fit") == {f"{slot:03d}": 1 + (slot == 0) for slot in range(3)}
+    assert workers.count("trained") == {f"{slot:03d}": 1 for slot in range(3)}
     outcomes = workers.outcomes()
-    assert [outcome.state for outcome in outcomes] == ["done"] * 8
-    assert outcomes[0].trial.number == 8, "a trial of its own in the storage, in the same folder"
+    assert [outcome.state for outcome in outcomes] == ["done"] * 3
+    assert outcomes[0].trial.number == 3, "a trial of its own in the storage, in the same folder"
     assert outcomes[0].trial.user_attrs["run"] == "trials/000"
 
 

@@ -161,7 +161,10 @@ def test_rows_have_the_parameters_of_the_paper(build: Build, table: str, name: s
     assert parameters(build(*read_table(f"lighter_unet_table{table}").row(name).configs)) == known[name]
 
 
-def test_each_step_of_the_ladder_changes_one_thing_and_the_last_is_the_protocol(build: Build) -> None:
+def test_each_step_of_the_ladder_changes_one_thing_and_the_last_is_the_protocol(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PocketCLI, "instantiate_classes", lambda _: None)  # settings are all that is looked at
     found = [settings(build("lighter_ultrasound", "ultrasound_start", *LADDER[:count])) for count in range(7)]
     for before, after, key in zip(
         found, found[1:], ["augmentation", "loss", "optimizer", "lr_scheduler", "batch_size", "optimizer"], strict=False
@@ -222,6 +225,9 @@ def test_small_tables_scale_groups_like_channels(build: Build, name: str) -> Non
     published = {row["model"]: spaced(row["dice"]) for row in PUBLISHED["001.2"]}
     for size, stands_for in ((16, "@128"), (4, "@32"), (1, "@8")):
         row = rows[f"lighter_{size}"]
+        assert row.published["dice"] == published[stands_for]
+        if (size == 4) != ("hc18" in name):
+            continue  # both tables are built with the same presets: one shows the middle, the other the ends
         built = build(*row.configs, options=row.options)
         network: Any = built.model.network
         assert network.encoder[0][0][0][-1].out_channels == 8
@@ -230,7 +236,6 @@ def test_small_tables_scale_groups_like_channels(build: Build, name: str) -> Non
         deep = [c for c in kernels if c.in_channels >= 16]
         assert len(deep) > 4
         assert all(c.in_channels // c.groups == size for c in deep)
-        assert row.published["dice"] == published[stands_for]
     assert {row.options["trainer.max_epochs"] for row in rows.values()} == {15 if "hc18" in name else 40}
     budget = " ".join(read_table(name).notes)
     assert f"{rows['unet'].options['trainer.max_epochs']} epochs at most" in budget
@@ -271,7 +276,7 @@ def test_a_lighter_unet_from_images_to_a_table_with_contours(cache: Path, tmp_pa
         "model.init_args.network.init_args.widths.base": 8,
         "model.init_args.network.init_args.depth": 2,
         "model.init_args.optimizer.init_args.lr": 0.01,
-        "trainer.max_epochs": 12,
+        "trainer.max_epochs": 8,
     }
     configs = ["lighter_ultrasound", "no_augmentation", "lighter_4"]
     rows = [{"name": "lighter_4", "task": "Discs", "configs": configs, "options": tiny}]

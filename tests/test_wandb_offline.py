@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 from image_datasets import write_classes
 from interruption import kill_after
 from PIL import Image
+from started import TRAINING, Started
 from wandb_reader import OfflineRun, isolate
 
 from lightning_pocket.callbacks import WandbRun
@@ -173,29 +173,24 @@ def test_no_secret_and_no_path_of_the_home_is_in_any_file(recorded):
     assert [attempt.host for attempt in both.runs] == ["", ""]  # nor whose machine it was
 
 
-KILLED = """
-import os, signal, sys
-from lightning_pocket.cli import main
-from lightning_pocket.tasks import SegmentationTask
+def train_and_die():
+    step = SegmentationTask.training_step
 
-step = SegmentationTask.training_step
+    def die(self, *args, **kwargs):
+        self.log("train/at", float(self.global_step))
+        if self.global_step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args, **kwargs)
 
-def die(self, *args, **kwargs):
-    self.log("train/at", float(self.global_step))
-    if self.global_step == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *args, **kwargs)
-
-SegmentationTask.training_step = die
-main(sys.argv[1:])
-"""
+    SegmentationTask.training_step = die
+    main()
 
 
 @pytest.mark.e2e
 def test_a_killed_run_continues_with_every_step_once(options, tmp_path, monkeypatch):
     arguments = ["fit", *options, "--config=wandb", "--trainer.log_every_n_steps=1"]
-    result = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
-    assert result.returncode == -signal.SIGKILL, result.stderr.decode()[-2000:]
+    process = Started(f"{Path(__file__).stem}:train_and_die", arguments, imports=TRAINING)
+    assert process.wait() == -signal.SIGKILL, process.read()[1][-2000:]
     before = SegmentationTask.training_step
 
     def logs(self, *args, **kwargs):

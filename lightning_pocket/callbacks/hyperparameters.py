@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pytorch_lightning import LightningModule
 
 from lightning_pocket.reports.redaction import redact
+from lightning_pocket.storage import load_yaml
 
 from .run_labels import read_labels
 
@@ -48,7 +48,7 @@ def read_hyperparameters(folder: Path, patterns: Sequence[str]) -> dict[str, boo
     file = folder / "config.yaml"
     if not file.is_file():
         return {}
-    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    settings = load_yaml(file.read_text(encoding="utf-8"))
     found = {
         name.replace(".init_args", "").removesuffix(".class_path"): _shown(name, value)
         for name, value in _flatten(redact(settings))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lightning_pocket.storage import load_yaml
 
 #: In the folder around the runs of one experiment with several seeds.
 SEEDS = "seeds.json"
@@ -63,7 +63,7 @@ def read_labels(folder: Path) -> dict[str, Any]:
         ``size`` (full, pocket, or doublings_N), ``fold`` and ``seed``; what the settings do not say is left out.
     """
     file = folder / "config.yaml"
-    settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings = load_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
     data = _arguments(settings.get("data"))
     model = settings.get("model") or {}
     network = _arguments(model).get("network") or {}

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from lightning_pocket.commands.train import train
 from lightning_pocket.errors import PocketError
+from lightning_pocket.storage import load_yaml
 from lightning_pocket.studies.run_settings import NOT_RECORDED
 
 
@@ -31,7 +30,7 @@ def print_settings(options: Sequence[str]) -> dict[str, Any]:
     printed, said = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
         train(["fit", *options, "--print_config"])
-    settings = yaml.safe_load(printed.getvalue())
+    settings = load_yaml(printed.getvalue())
     if not isinstance(settings, dict):
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
         found = next((line for line in reversed(lines) if "error: " in line), lines[-1] if lines else "")

@@ -11,7 +11,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
@@ -37,6 +36,7 @@ from lightning_pocket.reports.failures import record_failure
 from lightning_pocket.reports.run_summary import summarize_test, summarize_training
 from lightning_pocket.reports.tested import forget_test, record_test, state_of
 from lightning_pocket.run_folder import RunFolder, show_differences
+from lightning_pocket.storage import load_yaml
 from lightning_pocket.studies.run_settings import NOT_RECORDED
 from lightning_pocket.tasks import BaseTask, start_from
 
@@ -132,7 +132,7 @@ class PocketCLI(LightningCLI):
             text = self.parser.dump(
                 self.config, skip_link_targets=False, skip_unset=False, skip_validation=True, format="yaml"
             )
-            self.config_dump = yaml.safe_load(text)[self.subcommand]
+            self.config_dump = load_yaml(text)[self.subcommand]
 
     @override
     def before_instantiate_classes(self) -> None:
@@ -268,7 +268,7 @@ class PocketCLI(LightningCLI):
     def _tested(self, checkpoint: Path) -> dict[str, Any]:
         """Return what was tested, and how."""
         own = checkpoint.resolve().parent == self.run.last.resolve().parent
-        saved = yaml.safe_load(self.run.config.read_text(encoding="utf-8")) if self.run.config.is_file() else {}
+        saved = load_yaml(self.run.config.read_text(encoding="utf-8")) if self.run.config.is_file() else {}
         files = any(isinstance(callback, PredictionFiles) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         return {
             "checkpoint": checkpoint.stem if own else str(checkpoint),
@@ -282,7 +282,7 @@ class PocketCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         options = self.config[self.subcommand]
         text = parser.dump(options, skip_link_targets=True, skip_unset=False, skip_validation=True, format="yaml")
-        settings: dict[str, Any] = yaml.safe_load(text)
+        settings: dict[str, Any] = load_yaml(text)
         for key in ("config", *NOT_RECORDED):
             settings.pop(key, None)
         return settings

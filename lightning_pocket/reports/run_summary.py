@@ -10,9 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
-from lightning_pocket.storage import read_json
+from lightning_pocket.storage import load_yaml, read_json
 from lightning_pocket.types import CASE_METRICS
 
 from .collect import RunResult, read_run
@@ -157,7 +155,7 @@ def _training_memory(result: RunResult) -> str:
 def _network(run: Path, parameters: int) -> str:
     """Return the name of the network's class, where the folder tells it, and its size."""
     config = run / "config.yaml"
-    settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    settings = load_yaml(config.read_text(encoding="utf-8")) if config.is_file() else {}
     network = ((settings.get("model") or {}).get("init_args") or {}).get("network") or {}
     name = str(network.get("class_path", "")).rpartition(".")[2]
     return f"{name}, {parameters:,} parameters".removeprefix(", ")
