@@ -186,24 +186,27 @@ def test_an_error_inside_leaves_no_trace_either() -> None:
 
 
 class Slow:
-    """Predicts by doubling, with a pause that depends on the levers."""
+    """Predicts by doubling, and takes a time that depends on the levers, on a clock that it moves itself."""
 
     pauses: ClassVar = {PLAIN: 0.02, Levers(folded=True): 0.012, Levers(folded=True, channels_last=True): 0.004}
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[str, int]] = []
+        self.now = 0.0
+        clock = SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr("lightning_pocket.speed.windows.time", clock)
 
     def __call__(self, levers: Levers) -> Callable[[Tensor], Tensor]:
         def predict(crops: Tensor) -> Tensor:
             self.calls.append((str(levers), len(crops)))
-            time.sleep(self.pauses[levers])
+            self.now += self.pauses[levers]
             return 2 * crops
 
         return predict
 
 
-def test_windows_are_predicted_once_and_the_fastest_goes_on() -> None:
-    slow = Slow()
+def test_windows_are_predicted_once_and_the_fastest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch)
     chooser = WindowChooser(slow, list(slow.pauses), rounds=2)
     assert chooser.batches == 9
     for number in range(12):
@@ -217,8 +220,8 @@ def test_windows_are_predicted_once_and_the_fastest_goes_on() -> None:
     assert chooser.batches == 0
 
 
-def test_a_smaller_batch_tells_nothing_and_a_failing_way_is_left_out() -> None:
-    slow = Slow()
+def test_a_smaller_batch_tells_nothing_and_a_failing_way_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch)
 
     def make(levers: Levers) -> Callable[[Tensor], Tensor]:
         if levers.channels_last:
@@ -234,8 +237,8 @@ def test_a_smaller_batch_tells_nothing_and_a_failing_way_is_left_out() -> None:
     assert "no memory" in str(chooser.choice)
 
 
-def test_a_choice_of_before_is_used_at_once() -> None:
-    slow = Slow()
+def test_a_choice_of_before_is_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch)
     chooser = WindowChooser(slow, list(slow.pauses))
     assert chooser.batches == 12
     chooser.use(Choice(Levers(folded=True), "as chosen before"))
