@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -73,6 +74,33 @@ def write(tmp_path, **changes):
 def read(tmp_path):
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as file:
         return {(row["row"], row["metric"]): row for row in csv.DictReader(file)}
+
+
+@pytest.mark.usefixtures("commands")
+def test_runs_are_drawn(tmp_path):
+    main([*write(tmp_path), "--cache", "US=cache"])
+    chart = (tmp_path / "out" / "dice_US.svg").read_text(encoding="utf-8")
+    found = [float(value) for value in re.findall(r"<title>US, (?:unet|light), \w+: ([\d.]+)</title>", chart)]
+    assert sorted(found) == pytest.approx(sorted(0.555 + s / 1000 + d for s in (0, 1, 5) for d in (0, 0.02)), abs=1e-3)
+    assert (tmp_path / "out" / "hd95_mm_US.svg").is_file()
+    assert "of each run, US" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("commands")
+def test_scores_are_drawn_along_an_option(tmp_path, fails):
+    rate = "model.init_args.network.init_args.widths.base"
+    rows = [
+        {"name": "one", "task": "US", "configs": ["segment_volumes"], "options": {rate: 4}, "published": {"dice": 0.7}},
+        {"name": "light", "task": "US", "configs": ["segment_volumes"], "options": {rate: 16}},
+        {"name": "plain", "task": "US", "configs": ["segment_volumes"]},
+    ]
+    main([*write(tmp_path, rows=rows, axis=rate, metrics=["dice"]), "--cache", "US=cache"])
+    chart = (tmp_path / "out" / "dice_US.svg").read_text(encoding="utf-8")
+    found = {(name, float(x)): float(y) for name, x, y in re.findall(r"<title>(\w+), base ([\d.]+): ([\d.]+)<", chart)}
+    assert found == pytest.approx({("ours", 4): 0.557, ("ours", 16): 0.577, ("published", 4): 0.7}, abs=1e-3)
+    assert "no row has this option" in fails(write(tmp_path, rows=rows, axis="other"))
+    rows[0]["options"][rate] = "wide"
+    assert "row one has 'wide'" in fails(write(tmp_path, rows=rows, axis=rate))
 
 
 def test_each_seed_has_a_run_of_its_own(tmp_path, commands):

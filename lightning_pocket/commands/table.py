@@ -20,8 +20,8 @@ printed first. What is done is not done again; the same command continues where 
 with a GPU each (CUDA_VISIBLE_DEVICES) or on machines that share DIR, its processes share the runs. A table that needs
 no training, such as pocketnet_table3, is made by `pocket profile`.
 
-DIR then holds table.csv, table.md, table.tex and index.html, and DIR/runs/ROW the runs, or DIR/runs/ROW/seed_N where
-the table has several seeds. Rows without data show the published numbers alone."""
+DIR then holds table.csv, table.md, table.tex, index.html and charts, and DIR/runs/ROW the runs, or DIR/runs/ROW/seed_N
+where the table has several seeds. Rows without data show the published numbers alone."""
 
 
 def table(arguments: list[str]) -> None:

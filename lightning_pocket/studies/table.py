@@ -98,6 +98,7 @@ class ExperimentTable:
             them.
         checkpoint: Weights of each run that are tested.
         profile: Profile of `configs/profiles` that makes the table instead of rows: nothing is trained for it.
+        axis: Option of rows whose numbers are the horizontal axis of the charts; without one each row is a strip.
     """
 
     title: str
@@ -110,6 +111,7 @@ class ExperimentTable:
     seeds: list[int] = field(default_factory=list)
     checkpoint: Checkpoint = "last"
     profile: str = ""
+    axis: str = ""
 
     def row(self, name: str) -> Row:
         """Return the row of a name.
@@ -216,6 +218,7 @@ def _check(table: ExperimentTable, path: Path) -> None:
     if table.checkpoint not in get_args(Checkpoint):
         raise PocketError(f"{path}: checkpoint is {table.checkpoint!r}, expected last or best.")
     _check_names(str(path), "metrics", table.metrics, METRICS)
+    _check_axis(table, str(path))
     _check_folds(str(path), table.folds)
     _check_seeds(table, str(path))
     names = [row.name for row in table.rows]
@@ -226,6 +229,14 @@ def _check(table: ExperimentTable, path: Path) -> None:
         if row.compare_to == row.name or (row.compare_to and row.compare_to not in names):
             raise PocketError(f"{where}: compare_to is {row.compare_to!r}, expected another row.")
         _check_row(row, where)
+
+
+def _check_axis(table: ExperimentTable, where: str) -> None:
+    values = {row.name: row.options[table.axis] for row in table.rows if table.axis in row.options}
+    wrong = [name for name, value in values.items() if not isinstance(value, (int, float)) or not value > 0]
+    if table.axis and (wrong or not values):
+        found = f"row {wrong[0]} has {values[wrong[0]]!r}" if wrong else "no row has this option"
+        raise PocketError(f"{where}: axis is {table.axis}, but {found}. Expected numbers above 0.")
 
 
 def _check_row(row: Row, where: str) -> None:

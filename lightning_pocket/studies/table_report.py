@@ -22,6 +22,7 @@ from lightning_pocket.reports.verdict import verdicts
 from lightning_pocket.storage import write_csv
 
 from .table import PARAMETERS, ExperimentTable, Row
+from .table_charts import Chart, table_charts, write_charts
 
 _COLUMNS = (
     "row", "task", "label", "state", "parameters", "published_params_M", "metric", "cases", "mean", "std", "median",
@@ -103,7 +104,7 @@ class TableReport:
         ]
 
     def write(self, folder: Path) -> None:
-        """Print the tables, and write ``table.csv``, ``table.md``, ``table.tex`` and ``index.html``.
+        """Print the tables, and write ``table.csv``, ``table.md``, ``table.tex``, ``index.html`` and charts.
 
         Args:
             folder: Where the files go.
@@ -121,7 +122,13 @@ class TableReport:
         for ending in (".md", ".tex"):
             write_tables(folder / f"table{ending}", tables)
         write_csv(folder / "table.csv", _COLUMNS, self._records(comparisons))
+        write_charts(folder, self.charts)
         self._write_page(folder / "index.html", comparisons, problems)
+
+    @cached_property
+    def charts(self) -> dict[str, Chart]:
+        """Charts of all metrics, by the name of their files."""
+        return table_charts(self.table, self.results, self._metrics())
 
     def _runs(self) -> list[RunResult]:
         return [run for runs in self.results.values() for run in runs.runs]
@@ -212,6 +219,9 @@ class TableReport:
             source = f" Published: {self.table.source}." if self.table.source else ""
             caption = f"{_OVER_SEEDS if self.table.seeds else _OVER_CASES}{source}"
             page.table(table.header, table.unbroken().rows, caption)
+        if self.charts:
+            page.section("Runs")
+            page.charts(list(self.charts.values()))
         add_statistics(page, comparisons, self.criteria)
         if self.commands:
             page.section("How it was made")
