@@ -58,7 +58,9 @@ def test_the_network_that_saves_most_within_the_margin():
     assert study(base, learned(0.88, 300, 0.03)).cheapest(0.01) is None
     said = verdict(found, 0.01)
     assert "70% fewer multiply-accumulates and 50% of the time; Dice 0.891, before 0.900" in said
-    assert "No learned network is within 0.01" in verdict(study(base, learned(0.88, 300, 0.03)), 0.01)
+    assert "No learned network that saves anything is within 0.01" in verdict(
+        study(base, learned(0.88, 300, 0.03)), 0.01
+    )
     records = {record["label"]: record for record in found.records()}
     assert records["0.03"]["macs_ratio"] == 0.3
     assert records["0.03"]["time_ratio"] == 0.5
@@ -141,6 +143,49 @@ def test_figures_say_what_the_networks_are():
     assert "2 first, 0: 8 of 8 kernels" in number.svg
     assert "2 first, 0.1: 7 of 8 kernels" in size.svg
     assert "alpha 0.1, 2 first: 4 of 3, 3 of 1, 1 gone" in by_size.svg
+
+
+def test_base_networks_have_a_ring_and_their_name():
+    base, other = chosen(0.9, 1000, "8", "chosen width"), chosen(0.95, 900, "4", "chosen width")
+    found = study(base, other, learned(0.85, 500, 0.01), learned(0.8, 400, 0.1))
+    (pair,) = found.bases("macs")
+    assert (pair.x, pair.y, pair.name) == (1000, 0.9, "8")
+    svg = next(figure.svg for figure in frontiers(found) if figure.name == "frontier_macs")
+    assert ">base network</text>" in svg
+    rings = re.findall(r'<circle class="base" cx="([\d.]+)"', svg)
+    assert len(rings) == 2, "one of the legend"
+    assert re.search(r'class="tick name">8<', svg), "it is not on the frontier, and is named nonetheless"
+    assert "base network" not in frontiers(study(base, other))[0].svg
+
+
+def test_a_close_up_leaves_out_what_is_far_worse():
+    near = [chosen(0.9 - 0.01 * number, 1000 - number, str(number)) for number in range(5)]
+    names = [figure.name for figure in frontiers(study(*near))]
+    assert not any(name.endswith("_close") for name in names)
+    drawn = {figure.name: figure for figure in frontiers(study(*near, chosen(0.3, 10, "far")))}
+    assert "far" in drawn["frontier_macs"].svg
+    close = drawn["frontier_macs_close"]
+    assert "no penalty far: dice" not in close.svg
+    assert "no penalty 4: dice" in close.svg
+    assert close.caption == "The same without 1 network that is far worse."
+    worse = [chosen(0.1 + 0.01 * number, 1000 - number, str(number)) for number in range(5)]
+    errors = study(*worse, chosen(0.9, 10, "far"), metric="top1_error")
+    assert "frontier_macs_close" in [figure.name for figure in frontiers(errors)]
+
+
+def test_heads_that_are_wider_than_their_columns_are_turned_and_whole():
+    names = [f"0.0{number}" for number in range(20, 28)]
+    chart = width_chart(["1 a"], {name: [Cell(1, 2)] for name in names}, "alpha", "t")
+    assert re.findall(r'rotate\([^)]*\)" class="tick">([^<]*)<', chart) == names
+    assert "rotate" not in width_chart(["1 a"], {"0.02": [Cell(1, 2)]}, "alpha", "t")
+
+
+def test_the_margin_holds_for_scores_of_few_digits_and_for_networks_that_save():
+    base = chosen(0.6, 1000)
+    same, less = learned(0.6, 1000, 0.001), learned(0.59, 900, 0.01)
+    assert study(base, same, less).cheapest(0.01) == (less, base)
+    assert study(base, same).cheapest(0.01) is None
+    assert "No learned network that saves anything is within 0.01" in verdict(study(base, same), 0.01)
 
 
 def test_extents_of_kernels():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from lightning_pocket.reports.axes import Axis
 from lightning_pocket.reports.charts import line_chart
-from lightning_pocket.reports.frontier_chart import frontier_chart
+from lightning_pocket.reports.frontier_chart import Networks, frontier_chart
 from lightning_pocket.reports.kernel_chart import kernel_chart
 from lightning_pocket.reports.layer_charts import Cell, size_chart, width_chart
 from lightning_pocket.reports.shrinking import LayerShape
@@ -19,6 +19,7 @@ from .trained import BASE
 
 _WIDE = 4  # tells an axis of costs from a few to many by powers of ten
 _MOST_KERNELS, _MOST_LAYERS = 24, 4
+_FAR = 2.0  # times as far from the best as three quarters of the networks: out of a close-up
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,44 @@ def frontiers(study: Frontier) -> list[Figure]:
         is_wide = min(values) > 0 and max(values) >= _WIDE * min(values)
         title = f"{score[:1].upper()}{score[1:]} against {name}"
         axes = Axis(f"{name} (less is better)", log=is_wide), Axis(f"{score} ({aim})")
-        chart = frontier_chart(kinds, *axes, study.more_is_better, title, study.kinds)
+        bases = study.bases(cost)
+        chart = frontier_chart(kinds, *axes, study.more_is_better, title, study.kinds, bases)
         caption = f"{title}. On the thick steps: those for which no other one is as good in both and better in one."
         if any(not kind.competes for kind in kinds.values()):
             caption += " Published networks come from other trainings, and are not on it."
         found.append(Figure(f"frontier_{cost}", chart, caption))
+        close = close_up(kinds, study.more_is_better)
+        if close:
+            left = [pair for pair in bases if any(pair in kind.pairs for kind in close.values())]
+            chart = frontier_chart(close, *axes, study.more_is_better, f"{title}, the best", study.kinds, left)
+            missing = len(values) - sum(len(kind.pairs) for kind in close.values())
+            said = f"{missing} network{'s that are' if missing > 1 else ' that is'} far worse"
+            found.append(Figure(f"frontier_{cost}_close", chart, f"The same without {said}."))
     return found
+
+
+def close_up(kinds: Mapping[str, Networks], more_is_better: bool) -> dict[str, Networks]:
+    """Return the networks without those whose scores leave no room for the differences between the others.
+
+    Args:
+        kinds: Networks by the name of their kind.
+        more_is_better: Whether more is better of the score.
+
+    Returns:
+        The others by kind; none where all of them fit on one axis.
+    """
+    sign = 1 if more_is_better else -1
+    losses = sorted(-sign * pair.y for kind in kinds.values() for pair in kind.pairs)
+    usual = losses[(3 * len(losses) - 1) // 4] - losses[0]  # three quarters of the networks are within it
+    most = losses[0] + _FAR * usual
+    kept = [loss for loss in losses if loss <= most]
+    if not usual or losses[-1] - losses[0] < 2 * (kept[-1] - losses[0]):
+        return {}
+    chosen = {
+        name: replace(kind, pairs=[pair for pair in kind.pairs if -sign * pair.y <= most])
+        for name, kind in kinds.items()
+    }
+    return {name: kind for name, kind in chosen.items() if kind.pairs}
 
 
 def widths(study: Frontier) -> list[Figure]:
@@ -93,9 +126,10 @@ def correlations(study: Frontier) -> list[Figure]:
     """Return how alike the kernels are, over the training and over the strength of the penalty."""
     found = []
     ends: dict[str, list[tuple[float, float]]] = {}
+    levels: dict[float, list[float]] = {}
     for kind, results in study.learned.items():
         layers = study.layers(kind)
-        curves = {result.network.label: correlation_curve(result.network.runs[0]) for result in results}
+        curves = {f"alpha {result.network.label}": correlation_curve(result.network.runs[0]) for result in results}
         if any(curves.values()):
             title = f"Correlation of kernels while they are learned: {kind}"
             chart = line_chart(curves, "epoch", "mean absolute correlation", title)
@@ -110,8 +144,10 @@ def correlations(study: Frontier) -> list[Figure]:
         base = next((other for result in results if (other := study.base_of(result)) is not None), None)
         value = correlation(network_of(base.network.runs[0]), layers) if base else None
         if value is not None and ends[kind]:
-            reach = [alpha for alpha, _ in ends[kind]]
-            ends[f"{BASE} ({kind})"] = [(min(reach), value), (max(reach), value)]
+            levels.setdefault(value, []).extend(alpha for alpha, _ in ends[kind])
+    for number, (value, reach) in enumerate(levels.items(), 1):
+        name = BASE if len(levels) == 1 else f"{BASE} ({number})"
+        ends[name] = [(min(reach), value), (max(reach), value)]
     drawn = {kind: points for kind, points in ends.items() if points}
     if drawn:
         title = "Correlation of kernels over alpha"

@@ -74,7 +74,7 @@ def verdict(study: Frontier, margin: float) -> str:
     )
     found = study.cheapest(margin)
     if found is None:
-        return f"{said}No learned network is within {margin:g} of the one that it was made of."
+        return f"{said}No learned network that saves anything is within {margin:g} of the one that it was made of."
     result, base = found
     saved = 1 - result.costs.macs / base.costs.macs
     time = _time_share(result, base)

@@ -27,6 +27,7 @@ COSTS = {
     "milliseconds": "time of one image (ms)",
 }
 PUBLISHED = "published"
+_ROUNDING = 1e-9  # 0.60 - 0.59 is a little more than 0.01
 _LESS = ("error", "hd95", "asd")
 _DEFAULTS = ("dice", "accuracy")
 
@@ -97,6 +98,16 @@ class Frontier:
             found[PUBLISHED] = Networks([_paper(entry, self.metric) for entry in papers], competes=False)
         return found
 
+    def bases(self, cost: str) -> list[Pair]:
+        """Return the networks that learned ones were made of, as points.
+
+        Args:
+            cost: A key of :data:`COSTS`.
+        """
+        found = [self.base_of(result) for own in self.learned.values() for result in own]
+        pairs = [base.pair(cost, self.metric) for base in found if base is not None]
+        return list(dict.fromkeys(pair for pair in pairs if pair is not None))
+
     def is_efficient(self, cost: str) -> list[bool]:
         """Return for each result whether no other one is better than it."""
         good = efficient(self.networks(cost), self.more_is_better)
@@ -149,7 +160,9 @@ class Frontier:
         found = []
         for result in (entry for own in self.learned.values() for entry in own):
             base = self.base_of(result)
-            if base is not None and sign * (base.score - result.score) <= margin:
+            if base is None or result.costs.macs >= base.costs.macs:
+                continue
+            if sign * (base.score - result.score) <= margin + _ROUNDING:
                 found.append((result.costs.macs / base.costs.macs, result, base))
         if not found:
             return None

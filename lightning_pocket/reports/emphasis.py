@@ -81,7 +81,7 @@ def labels(names: Sequence[Label], others: Sequence[tuple[float, float]], top: f
             inside = box[0] > svg.LEFT - 4 and box[2] < svg.WIDTH and box[1] > top - _LINE and box[3] < floor
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                parts.append(f"<g{svg.at(label.x, label.y)}>{svg.text(x, y + 5, label.text, css='tick')}</g>")
+                parts.append(f"<g{svg.at(label.x, label.y)}>{svg.text(x, y + 5, label.text, css='tick name')}</g>")
                 break
     return "".join(parts)
 

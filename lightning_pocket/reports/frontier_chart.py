@@ -12,6 +12,7 @@ from .emphasis import Label, labels
 from .front_chart import Aim, Pair, front
 from .svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
+_FRONTIER, _BASE = -1, -2  # in the legend
 _THICK = 'stroke="currentColor" stroke-width="3" opacity="0.35"'
 
 
@@ -41,11 +42,17 @@ def efficient(kinds: Mapping[str, Networks], more_y: bool) -> list[Pair]:
 
 
 def frontier_chart(
-    kinds: Mapping[str, Networks], x_axis: Axis, y_axis: Axis, more_y: bool, title: str, order: Sequence[str] = ()
+    kinds: Mapping[str, Networks],
+    x_axis: Axis,
+    y_axis: Axis,
+    more_y: bool,
+    title: str,
+    order: Sequence[str] = (),
+    bases: Sequence[Pair] = (),
 ) -> str:
     """Draw networks with the mark of their kind, and the efficient frontier as thick steps.
 
-    The networks of the frontier have their names beside them, and so have those that cannot be on it.
+    The networks of the frontier have their names beside them, and so have those that cannot be on it, and the bases.
 
     Args:
         kinds: Networks by the name of their kind.
@@ -54,6 +61,7 @@ def frontier_chart(
         more_y: Whether more is better of the score.
         title: What the chart shows.
         order: Names of all kinds of the page, which have the same marks in each chart.
+        bases: Networks that others were made of, with a ring around their mark.
 
     Returns:
         The ``<svg>`` element.
@@ -65,7 +73,8 @@ def frontier_chart(
     svg.need(pairs, title)
     good = efficient(kinds, more_y)
     places = svg.indices(list(kinds), order)
-    legend, top = svg.legend([*kinds, "efficient frontier"], _sample, [*places, -1])
+    others = {"base network": _BASE, "efficient frontier": _FRONTIER} if bases else {"efficient frontier": _FRONTIER}
+    legend, top = svg.legend([*kinds, *others], _sample, [*places, *others.values()])
     floor = HEIGHT + top - BOTTOM
     along = x_axis.place([pair.x for pair in pairs], LEFT + 8, WIDTH - RIGHT)
     up = y_axis.place([pair.y for pair in pairs], floor, TOP + top)
@@ -75,7 +84,9 @@ def frontier_chart(
             path = [(along(pair.x), up(pair.y)) for pair in kind.pairs]
             body += f'<g opacity="0.5">{svg.line(index, path)}</g>'
         body += "".join(svg.marker(index, along(pair.x), up(pair.y), pair.title, 4.5) for pair in kind.pairs)
+    body += "".join(_ring(along(pair.x), up(pair.y)) for pair in bases)
     named = [*good, *(pair for kind in kinds.values() if not kind.competes for pair in kind.pairs)]
+    named += [pair for pair in bases if pair not in named]
     body += labels(
         [Label(along(pair.x), up(pair.y), pair.name) for pair in named],
         [(along(pair.x), up(pair.y)) for pair in pairs if pair not in named],
@@ -100,7 +111,15 @@ def _steps(good: Sequence[Pair], along: PlacedAxis, up: PlacedAxis, more_y: bool
     return f'<polyline class="frontier" fill="none" {_THICK} points="{path}"/>'
 
 
+def _ring(x: float, y: float) -> str:
+    return (
+        f'<circle class="base" cx="{x:.1f}" cy="{y:.1f}" r="9" fill="none" stroke="currentColor" stroke-width="1.5"/>'
+    )
+
+
 def _sample(index: int, x: float, y: float) -> str:
-    if index < 0:
+    if index == _BASE:
+        return _ring(x + 14, y)
+    if index == _FRONTIER:
         return f'<line x1="{x}" x2="{x + 28}" y1="{y}" y2="{y}" {_THICK}/>'
     return svg.marker(index, x + 14, y, "", 4.5)

@@ -10,7 +10,7 @@ from . import svg
 from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Scale
 
 _ROW = 22  # pixels of a layer in the grid
-_NAME = 172  # pixels of the names of layers
+_NAME = 184  # pixels of the names of layers
 _LETTER = 7.3
 _HEAD = 44  # pixels above the grid: name of the columns and their heads
 _PANEL = 96  # pixels of a plot of bars
@@ -49,16 +49,21 @@ def width_chart(layers: Sequence[str], columns: Mapping[str, Sequence[Cell]], x_
     svg.need(layers, title)
     svg.need(columns, title)
     wide = (WIDTH - _NAME - 4) / len(columns)
+    longest = max(map(len, columns)) * _LETTER
+    upright = longest > wide - 2  # heads that are wider than their columns are turned
+    top = _HEAD + (longest - _LETTER if upright else 0)
     body = svg.text((_NAME + WIDTH) / 2, 16, x_label)
     for place, head in enumerate(columns):
-        body += svg.text(_NAME + (place + 0.5) * wide, _HEAD - 8, svg.shorten(head, int(wide / _LETTER)), css="tick")
+        middle = _NAME + (place + 0.5) * wide
+        at = (middle + 4, top - 6, head, "start") if upright else (middle, top - 8, head, "middle")
+        body += svg.text(*at, rotate=upright, css="tick")
     for row, layer in enumerate(layers):
-        y = _HEAD + row * _ROW
+        y = top + row * _ROW
         body += svg.text(_NAME - 8, y + 15, svg.shorten(layer, int((_NAME - 12) / _LETTER)), "end", css="tick")
         for place, (head, cells) in enumerate(columns.items()):
             body += _cell(cells[row], _NAME + place * wide, y, wide, f"{layer}, {head}")
     said = "; ".join(f"{head}: {sum(c.count for c in cells)} kernels" for head, cells in columns.items())
-    return svg.document(title, f"Kernels left of {len(layers)} layers. {said}.", _HEAD + len(layers) * _ROW + TOP, body)
+    return svg.document(title, f"Kernels left of {len(layers)} layers. {said}.", top + len(layers) * _ROW + TOP, body)
 
 
 def _cell(cell: Cell, x: float, y: float, wide: float, name: str) -> str:
@@ -69,7 +74,7 @@ def _cell(cell: Cell, x: float, y: float, wide: float, name: str) -> str:
         'stroke="currentColor" stroke-opacity="0.35"/>'
     )
     said = f"<title>{escape(name)}: {cell.count} of {cell.of} kernels</title>"
-    number = svg.text(x + wide / 2, y + 15, str(cell.count), css="tick")
+    number = svg.text(x + wide / 2, y + 15, str(cell.count), css="count")
     return f'<g fill="currentColor"{svg.at(x + wide / 2, y + _ROW / 2)}>{said}{bar}{frame}{number}</g>'
 
 
