@@ -23,6 +23,7 @@ from lightning_pocket.costs.run import Profiler, Row, Settings
 from lightning_pocket.costs.tables import COLUMNS, CostTables
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder
+from lightning_pocket.profiling import measure
 from lightning_pocket.profiling.loader import Stage
 from lightning_pocket.profiling.memory import predict_training
 
@@ -363,8 +364,10 @@ def test_images_are_profiled_too(capsys):
 
 
 @pytest.mark.e2e
-def test_runs_and_checkpoints_tell_everything(trained, tmp_path, capsys):
+def test_runs_and_checkpoints_tell_everything(trained, tmp_path, capsys, monkeypatch):
     """Data, patch and batch are those of the training; the measured numbers are there, and the wait for data."""
+    # Memory, which only a process of its own can measure, is measured in test_memory.
+    monkeypatch.setattr(measure, "_in_fresh_process", measure._on_cpu)
     csv_file = tmp_path / "t.csv"
     checkpoint = trained / "checkpoints" / "last.ckpt"
     main(["profile", str(trained), f"again={checkpoint}", f"--table={csv_file}"])
