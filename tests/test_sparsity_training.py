@@ -11,6 +11,7 @@ import torch
 from interruption import kill_after
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import StochasticWeightAveraging
+from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.strategies import FSDPStrategy
 from started import Started
 from torch import nn
@@ -187,6 +188,24 @@ def test_the_threshold_is_applied_when_sparsifying_ends(tmp_path):
     _, watch, _ = train(tmp_path, sparsity, Task(network=Shortcut), epochs=4)
     assert watch.alive[:17] == [8] * 17
     assert watch.alive[17:] == [0] * 7  # a threshold of 10 is above every norm
+
+
+class Overflowing(Task):
+    """Some losses are too large for half precision."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch) * (float("inf") if batch_idx in (1, 5) else 1)
+
+
+def test_zeros_are_frozen_though_steps_are_left_out(tmp_path):
+    phases = Phases(warmup=0, finetune=0)
+    settings = {"solver": "subgradient", "tau": 10.0, "batches": 1}
+    sparsity = StructuredSparsity(KernelNumber(), alpha=1e-3, phases=phases, **settings)
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    _, watch, trainer = train(tmp_path, sparsity, Overflowing(network=Shortcut), plugins=[scaled])
+    assert sparsity.solved == 12 - 4
+    assert sparsity.steps == trainer.global_step == 12
+    assert watch.alive == [8] * 11 + [0], "the threshold is taken, though the last step was left out"
 
 
 def test_alpha_max_is_measured_at_the_first_weights(tmp_path):

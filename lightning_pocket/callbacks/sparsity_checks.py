@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer
 from lightning_pocket.compact import CompactNetwork
 from lightning_pocket.errors import PocketError
 from lightning_pocket.layers import Expanded, contract, is_expanded
-from lightning_pocket.regularizers import KernelNumber, Regularizer
+from lightning_pocket.regularizers import KernelNumber, LayerPenalty, Regularizer, is_degenerate
 from lightning_pocket.speed import untouched
 
 from .weight_average import WeightAverage
@@ -112,6 +112,18 @@ def check_connected(network: nn.Module, gone: Sequence[str], size: Sequence[int]
             f"StructuredSparsity: no kernel is left of {shown}, so that nothing of the image reaches the output. Train "
             f"again with less than {alpha}, or name layers that must stay in exclude."
         )
+
+
+def tell_degenerate(penalties: Iterable[LayerPenalty]) -> str:
+    """Return a warning where norms undo what penalties do; nothing where none does."""
+    names = [penalty.name for penalty in penalties if is_degenerate(penalty)]
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"sparsity: the norm behind {shown} undoes the size of kernels, so the penalty can shrink without making "
+        "anything sparse. norm_aware: joint or unit counts the scale of the norm in."
+    )
 
 
 def plain_copy(network: nn.Module) -> nn.Module:

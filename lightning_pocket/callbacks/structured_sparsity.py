@@ -26,7 +26,6 @@ from lightning_pocket.regularizers import (
     Regularizer,
     Sparsifier,
     choose_layers,
-    is_degenerate,
     make_penalties,
     table,
     trace,
@@ -42,15 +41,11 @@ from .sparsity_checks import (
     check_surroundings,
     image_shape,
     plain_copy,
+    tell_degenerate,
     without_decay,
 )
 
 log = logging.getLogger(__name__)
-
-_DEGENERATE = (
-    "sparsity: the norm behind %s undoes the size of kernels, so the penalty can shrink without making anything "
-    "sparse. norm_aware: joint or unit counts the scale of the norm in."
-)
 
 
 class StructuredSparsity(Callback):
@@ -117,6 +112,7 @@ class StructuredSparsity(Callback):
         self.alpha_max: float | None = None
         self.steps = self.solved = 0
         self.plan: PhasePlan | None = None
+        self._strength = 0.0
         self._zeros: dict[str, Tensor] | None = None
         self._image: tuple[int, ...] = ()
         self._choices: dict[str, LayerChoice] = {}
@@ -176,7 +172,9 @@ class StructuredSparsity(Callback):
             )
         self._sparsifier.attach(optimizer)
         trainer.print(f"sparsity: {type(self.regularizer).__name__}, {self.solver}\n{table(self._choices)}")
-        self._warn_of_degenerate(trainer)
+        warning = tell_degenerate(self._penalties)
+        if warning and trainer.is_global_zero:
+            log.warning(warning)
         if self.plan is None:
             steps = float(trainer.estimated_stepping_batches)
             per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
@@ -187,12 +185,6 @@ class StructuredSparsity(Callback):
             self._measure = AlphaMax(network, self._penalties, count)
         handle: RemovableHandle = optimizer.register_step_post_hook(lambda *_: self._after_step(trainer))
         self._undo.append(handle.remove)
-
-    def _warn_of_degenerate(self, trainer: Trainer) -> None:
-        names = [penalty.name for penalty in self._penalties if is_degenerate(penalty)]
-        if names and trainer.is_global_zero:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            log.warning(_DEGENERATE, ", ".join(names[:3]) + more)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -228,23 +220,31 @@ class StructuredSparsity(Callback):
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self._sparsifier is not None:
-            self._sparsifier.before_step(self.strength)
+            self._strength = self.strength
+            self._sparsifier.before_step(self._strength)
+            self.steps += 1  # as the trainer counts: those too that mixed precision leaves out
 
     def _after_step(self, trainer: Trainer) -> None:
         """Take the proximal step, freeze zeros after the last of them, and keep them afterwards."""
-        if self._sparsifier is None or self.plan is None:
+        if self._sparsifier is None:
             return
-        strength = self.strength
-        if strength > 0:
-            self._sparsifier.after_step(strength)
+        if self._strength > 0:
+            self._sparsifier.after_step(self._strength)
             self.solved += 1
-        self.steps += 1
-        if self.plan.phase(self.steps) != "finetune":
-            return
-        if self._zeros is None:
-            self._freeze(trainer, self._sparsifier, strength)
-        else:
+        if self._zeros is not None:
             self._sparsifier.keep(self._zeros)
+        self._freeze_in_time(trainer, self._sparsifier)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._sparsifier is not None:  # the last step may have been left out
+            self._freeze_in_time(trainer, self._sparsifier)
+
+    def _freeze_in_time(self, trainer: Trainer, sparsifier: Sparsifier) -> None:
+        if self._zeros is None and self.plan is not None and self.plan.phase(self.steps) == "finetune":
+            self._freeze(trainer, sparsifier, self._strength)
 
     def _freeze(self, trainer: Trainer, sparsifier: Sparsifier, strength: float) -> None:
         warning = sparsifier.freeze(strength)
