@@ -55,7 +55,7 @@ class Slow(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-if __name__ == "__main__":
+def train():
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=int(sys.argv[2]),

@@ -7,6 +7,7 @@ and serves the processes that it has forked, too.
 
 import atexit
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import traceback
@@ -37,7 +39,7 @@ class Started:
     Args:
         function: Its module and name, such as ``lightning_pocket.cli:main``, which takes no argument.
         arguments: Those of the command line, without the name of the program.
-        stdin: A file, or ``subprocess.PIPE``; without one there is nothing to read.
+        stdin: A descriptor, or ``subprocess.PIPE``; without one there is nothing to read. A terminal controls it.
         stdout: A file; without one :meth:`communicate` returns what was written.
         stderr: The same.
         env: Variables, those of this process by default.
@@ -57,9 +59,11 @@ class Started:
         self.returncode: int | None = None
         self._files = [given or tempfile.TemporaryFile("w+b") for given in (stdout, stderr)]  # noqa: SIM115
         self.stdin: IO[bytes] | None = None
-        read, write = os.pipe() if stdin == subprocess.PIPE else (os.open(os.devnull, os.O_RDONLY), None)
-        if write is not None:
+        if stdin == subprocess.PIPE:
+            read, write = os.pipe()
             self.stdin = os.fdopen(write, "wb")
+        else:
+            read = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
         request = {"function": function, "arguments": list(map(str, arguments)), "imports": list(imports)}
         request |= {"folder": str(Path.cwd()), "environment": dict(os.environ if env is None else env)}
         self._socket = socket.socket(socket.AF_UNIX)
@@ -138,10 +142,12 @@ def _address() -> str:
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, __file__, address]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        # Not the files in which pytest catches output: Python believes for ever that it can seek in those.
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         server = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
         assert server.stdout is not None
-        assert server.stdout.readline()
+        while b"ready" not in (line := server.stdout.readline()):
+            assert line
         os.environ[_ADDRESS] = address
         atexit.register(_end, server, Path(address))
     return os.environ[_ADDRESS]
@@ -227,6 +233,9 @@ class _Server:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        if os.isatty(0):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            sys.stdout.reconfigure(line_buffering=True)
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])

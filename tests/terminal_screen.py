@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import pty
 import re
 import select
 import struct
@@ -11,6 +10,8 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from started import TRAINING, Started
 
 _SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
 #: Variables by which rich is told what a terminal can do.
@@ -58,26 +59,29 @@ class Session:
 
 
 def run_in_terminal(
-    command: Sequence[str],
+    function: str,
+    arguments: Sequence[str],
     width: int = 80,
     environment: Mapping[str, str] | None = None,
     interrupt_at: str | None = None,
     limit_s: float = 60.0,
 ) -> Session:
-    """Run a program in a terminal.
+    """Run a program in a terminal that it is controlled by.
 
     Args:
-        command: The program and its arguments.
+        function: See :class:`started.Started`.
+        arguments: Those of the command line.
         width: Columns of the terminal.
         environment: Variables on top of those of this process.
         interrupt_at: Text on the terminal at which Ctrl-C is pressed.
         limit_s: Seconds after which the program is taken to hang.
     """
-    process, terminal = pty.fork()
-    if process == 0:
-        kept = {name: value for name, value in os.environ.items() if name not in _OVERRULES}
-        os.execvpe(command[0], command, {**kept, "TERM": "xterm-256color", **(environment or {})})
+    terminal, other_end = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in _OVERRULES}
+    kept |= {"TERM": "xterm-256color", **(environment or {})}
+    with os.fdopen(other_end, "wb", buffering=0) as end:
+        process = Started(function, arguments, end.fileno(), end, end, kept, TRAINING)
     written, until = b"", time.monotonic() + limit_s
     while time.monotonic() < until:
         if interrupt_at is not None and interrupt_at.encode() in written:
@@ -89,10 +93,9 @@ def run_in_terminal(
             break
         written += more or b""
     else:
-        os.kill(process, 9)
-    _, status = os.waitpid(process, 0)
+        process.kill()
     os.close(terminal)
-    return Session(written, width, os.waitstatus_to_exitcode(status))
+    return Session(written, width, process.wait())
 
 
 def _read(terminal: int) -> bytes:

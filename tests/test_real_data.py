@@ -48,7 +48,7 @@ def hippocampus(real_data, names, tmp_path_factory):
     options = [
         "--config=no_augmentation",
         "--data.init_args.patch_size=[24,32,24]",
-        "--data.init_args.patches_per_epoch=40",
+        "--data.init_args.patches_per_epoch=60",
         "--model.init_args.optimizer.init_args.lr=0.01",
         "--model.init_args.network.init_args.widths.base=8",
         "--trainer.max_epochs=3",

@@ -1,9 +1,7 @@
 """What a terminal and a log show while something is trained: numbers, widths, ends."""
 
-import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from lightning_pocket.callbacks.training_status import Progress, count_items
 from lightning_pocket.cli import main
 from lightning_pocket.errors import PocketError
 
-CHILD = str(Path(__file__).with_name("progress_child.py"))
 BATCH_S, ITEMS = 2.0, 4
 
 
@@ -209,9 +206,10 @@ def test_memory_is_that_of_the_stage_and_stays_after_it(monkeypatch):
 )
 def test_a_terminal_is_left_usable(width, end, color):
     session = run_in_terminal(
-        [sys.executable, CHILD, end, "2000" if end == "Ctrl-C" else "3"],
+        "progress_child:train",
+        [end, "2000" if end == "Ctrl-C" else "3"],
         width,
-        {"PYTHONPATH": os.pathsep.join(sys.path)} | ({} if color else {"NO_COLOR": "1"}),
+        {} if color else {"NO_COLOR": "1"},
         interrupt_at="epoch 2/" if end == "Ctrl-C" else None,
     )
     assert (session.status == 0) is (end == "the end")
@@ -241,10 +239,9 @@ def test_a_terminal_is_left_usable(width, end, color):
 @pytest.mark.e2e
 def test_a_training_in_a_terminal_ends_with_commands_that_run(options, tmp_path, monkeypatch, capsys):
     shown = [option for option in options if "enable_progress_bar" not in option]
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "NO_COLOR": "1"}
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", "lightning_pocket", "fit", *shown, "--run_dir=a run"]  # a name to be quoted
-    session = run_in_terminal([*command, "--progress.refresh_hz=30", "--trainer.max_epochs=1"], 80, environment)
+    command = ["fit", *shown, "--run_dir=a run", "--progress.refresh_hz=30", "--trainer.max_epochs=1"]  # to be quoted
+    session = run_in_terminal("lightning_pocket.cli:main", command, 80, {"NO_COLOR": "1"})
     assert session.status == 0
     patches = [row for frame in session.frames for row in frame.rows if "patches/s" in row]
     assert patches
