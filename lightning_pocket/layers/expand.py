@@ -51,7 +51,7 @@ def expand(
             made[layer] = _expanded(layer, expansion, first=layer is first)
         except PocketError as error:
             raise PocketError(f"{error} (The layer is {name}.)") from error
-        except (RuntimeError, OverflowError) as error:  # torch has no memory for it, or no number
+        except (RuntimeError, TypeError) as error:  # torch has no memory for it, or no number
             raise PocketError(
                 f"layers.expansion.rate: found {expansion.rate:g}, with which {name} is too large for the memory. "
                 "Choose a smaller one, such as 4."
