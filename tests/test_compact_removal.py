@@ -121,7 +121,6 @@ def arguments(cls: Any, setting: str) -> dict[str, Any]:
 CASES = [
     pytest.param(cls, setting, dims, id=f"{cls.__name__}-{setting}-{dims}")
     for cls in NETWORKS
-    if cls is not networks.ShuffleNetV2
     for dims in (2, 3)
     for position, setting in enumerate(SETTINGS)
     if all(arguments(cls, setting) != arguments(cls, before) for before in list(SETTINGS)[:position])
@@ -144,12 +143,6 @@ def test_networks_of_the_package(cls: Any, setting: str, dims: int) -> None:
     assert reduction.network.divisor == network.divisor
     assert isinstance(reduction.network, networks.Classifier) == isinstance(network, networks.Classifier)
     assert parameters(reduction.network) < parameters(network)
-
-
-def test_channels_that_are_shuffled_are_refused() -> None:
-    network = networks.ShuffleNetV2(1, 2, stem="cifar")
-    with pytest.raises(PocketError, match=r"^stage2\.0: the operation unflatten \(it mixes channels"):
-        reduce_network(network, (1, 8, 8))
 
 
 def test_everything_alive_changes_nothing() -> None:

@@ -32,7 +32,7 @@ STUDY = {
         "sparsity": {"type": "config", "choices": {"none": [], "number": "sparsity_kernel_number"}},
         "trainer.callbacks.alpha_relative": {
             "type": "categorical",
-            "choices": [0.05, 0.15],
+            "choices": [0.05, 0.08],
             "when": {"sparsity": ["number"]},
         },
     },
@@ -164,7 +164,7 @@ def test_from_training_to_figures(blobs_cache, trained, tmp_path, monkeypatch, c
     assert all(float(row["milliseconds"]) > 0 for row in rows)
     assert float(rows[1]["macs_ratio"]) == float(rows[1]["macs"]) / float(rows[0]["macs"]) < 1
     with Path("out/correlation.csv").open(encoding="utf-8", newline="") as file:
-        assert {row["alpha"] for row in csv.DictReader(file)} == {"0.05", "0.15"}
+        assert {row["alpha"] for row in csv.DictReader(file)} == {"0.05", "0.08"}
     drawn = {path.stem for path in Path("out/figures").iterdir()}
     expected = {"widths_learned_widths", "correlation_learned_widths", "correlation_alpha", "kernels_learned_widths"}
     costs = ("macs", "macs_formula", "parameters", "milliseconds")

@@ -260,7 +260,7 @@ def test_images_that_would_have_one_name_are_an_error(tmp_path, capsys):
     assert "a_b_000.png  a/b_000.png  listed 2 times, also for a_b/000.png" in said
 
 
-@pytest.mark.parametrize("parts", [("images", "annotated"), ("scans", "scansannot"), ("imagesTr", "labelsTr2")])
+@pytest.mark.parametrize("parts", [("images", "annotated"), ("val", "valannotations"), ("imagesTr", "labelsTr2")])
 def test_folders_of_images_and_masks_are_no_classes(tmp_path, parts):
     write_classes(tmp_path, dict.fromkeys(parts, 2))
     with pytest.raises(PocketError, match="no known layout"):

@@ -240,7 +240,7 @@ def test_a_terminal_is_left_usable(width, end, color):
 def test_a_training_in_a_terminal_ends_with_commands_that_run(options, tmp_path, monkeypatch, capsys):
     shown = [option for option in options if "enable_progress_bar" not in option]
     monkeypatch.chdir(tmp_path)
-    command = ["fit", *shown, "--run_dir=a run", "--progress.refresh_hz=30", "--trainer.max_epochs=1"]  # to be quoted
+    command = ["fit", *shown, "--run_dir=a run", "--progress.refresh_hz=30", "--trainer.max_epochs=4"]  # to be quoted
     session = run_in_terminal("lightning_pocket.cli:main", command, 80, {"NO_COLOR": "1"})
     assert session.status == 0
     patches = [row for frame in session.frames for row in frame.rows if "patches/s" in row]
