@@ -20,7 +20,7 @@ from lightning_pocket.costs.plan_file import read_plan
 from lightning_pocket.costs.recipe import Recipe
 from lightning_pocket.costs.records import Records
 from lightning_pocket.costs.run import Profiler, Row, Settings
-from lightning_pocket.costs.tables import COLUMNS, CostTables
+from lightning_pocket.costs.tables import COLUMNS, CostTables, giga
 from lightning_pocket.errors import PocketError
 from lightning_pocket.launch import configs_folder
 from lightning_pocket.profiling import measure
@@ -177,6 +177,12 @@ def test_networks_are_named_by_what_tells_them_apart(tmp_path):
     assert found[1].options[-1] == "--trainer.precision=bf16-mixed"
     with pytest.raises(PocketError, match="two networks have one name"):
         parse_targets(["segment_volumes", "segment_volumes"], [])
+
+
+def test_operations_of_small_networks_are_not_all_zero():
+    assert [giga(value) for value in (4_448_896, 25_155_552, 568_740_352, 4.86e9, 1.5e13)] == [
+        *("0.00445", "0.0252", "0.57", "4.86", "15,000.00"),
+    ]
 
 
 def test_deep_supervision_precision_and_layout_come_from_the_configs():

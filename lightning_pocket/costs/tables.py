@@ -141,7 +141,7 @@ def _networks(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
             f"{row.predicted['parameters']:,}",
             percent(costs.saved(row, "parameters")),
             *([f"{deployed[row.candidate]:,.0f}"] if expanded else []),
-            f"{row.predicted['macs'] / 1e9:,.2f}",
+            giga(row.predicted["macs"]),
             percent(costs.saved(row, "macs")),
         ]
         for row in once
@@ -153,7 +153,7 @@ def _networks(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
 def _complexity(costs: CostTables, rows: Sequence[Row], where: str) -> Table:
     """Sizes as ExpandNets prints them, beside what was published; nothing where nothing was."""
     header = [
-        "network", "parameters", "published", "MMAC (ptflops)", "published", "MMAC (ours)", "epoch s", "published",
+        "network", "parameters", "published", "MMAC (ptflops)", "published", "MMAC (ours)", "epoch s", "published s",
     ]  # fmt: skip
     lines = []
     for row in rows if any(COUNTED & row.candidate.published.keys() for row in rows) else ():
@@ -267,6 +267,11 @@ def amount(value: float | None) -> str:
     if value is None:
         return NOT_KNOWN
     return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}"
+
+
+def giga(value: float) -> str:
+    """Return a number in billions, of small ones three digits: those of small networks would all be 0.00."""
+    return f"{value / 1e9:,.2f}" if value >= 1e8 else f"{value / 1e9:.3g}"
 
 
 def rate(value: float | None) -> str:
